@@ -133,29 +133,14 @@ export class Message<Payload = unknown> {
     return this.#source;
   }
 
-  /**
-   * Cuts the message from its bytes, which are about to be given back. What was read stays; what was not throws from then on.
-   * @internal
-   */
-  static detach(message: Message): void {
-    message.#source = undefined;
-  }
-
-  /**
-   * Replaces the source by one that outlives the delivery's bytes.
-   * @internal
-   */
-  static resource(message: Message, source: MessageSource): void {
-    message.#source = source;
-  }
-
   /** @internal */
   static outcomeOf(message: Message): Outcome | undefined {
     return message.#outcome;
   }
 
   /**
-   * Records an outcome the runtime decided, so that a later `ack()` of the callback's leftovers throws.
+   * The runtime settled the message and gives its bytes back: what was read stays, what was not throws from now on, and
+   * so does a late `ack()` of the callback's leftovers.
    * @internal
    */
   static close(message: Message, outcome: Outcome): void {

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Cleans up after a RabbitMQ node whose owner died. The owner keeps this script's standard input open, writes
+# `process PID` for every process it starts and `release` when it has cleaned up itself. End of input without `release`
+# means that the owner is gone: kill those processes, then remove the folder. A number may belong to somebody else by
+# then: ours are known by HOME in their environment, which is the folder.
+folder=$1
+processes=''
+
+while read -r word pid; do
+  case $word in
+    process) processes="$processes $pid" ;;
+    release) exit 0 ;;
+  esac
+done
+
+environment() {
+  { tr '\0' '\n' <"/proc/$1/environ" || ps eww -o command= -p "$1" | tr ' ' '\n'; } 2>/dev/null
+}
+
+for pid in $processes; do
+  environment "$pid" | grep -qxF "HOME=$folder" && kill -KILL "$pid" 2>/dev/null
+done
+# what is being killed may still write a file
+for _ in 1 2 3 4 5; do
+  rm -rf -- "$folder" 2>/dev/null && [ ! -e "$folder" ] && exit 0
+  sleep 1
+done

@@ -1,0 +1,263 @@
+/**
+ * One consuming socket: puts itself between the kernel and amqplib (the `onread` option of net and tls), keeps the
+ * deliveries of one channel for the runtime, hands every other frame on, and writes the acks of the generation that is
+ * alive. amqplib sees an ordinary AMQP byte stream, less the deliveries.
+ */
+import type { Socket } from 'node:net';
+import { HEARTBEAT_FRAME } from '../../codec/amqp/frames.js';
+import { FrameError } from '../../errors.js';
+import type { Arena } from '../../pool/arena.js';
+import { now } from '../../pool/clock.js';
+import { NONE } from '../../pool/lane.js';
+import { SEGMENT_BYTES, verdict } from '../../pool/layout.js';
+import type { Memory } from '../../pool/memory.js';
+import type { Dispatcher } from '../runtime/dispatcher.js';
+import { Intake, type IntakeSink } from './intake.js';
+import { Ledger, type LedgerVerdict } from './ledger.js';
+
+export interface TapOptions {
+  readonly memory: Memory;
+  readonly arena: Arena;
+  readonly dispatcher: Dispatcher;
+  /** Unsettled deliveries the broker may have with us, over all queues. */
+  readonly prefetch: number;
+  readonly frameMax: number;
+  readonly maxMessageBytes: number;
+  /** What to do with a body over `maxMessageBytes`; undefined: hand it to main for the dead letters. */
+  readonly oversize: LedgerVerdict | undefined;
+  /** A slot holds a body over the limit, for the dead letters. */
+  readonly onTooLarge: (index: number, bodySize: number) => void;
+  /** A body that does not fit in the arena at all, or is settled by `oversize`. */
+  readonly onSwallowed: (bodySize: number, settled: boolean) => void;
+  /** After each read: settlements may be waiting. */
+  readonly onRead: () => void;
+}
+
+/** Acks wait this long for others to share their frame, or for the slow message before them, ms. */
+const ACK_DELAY = 2;
+/** Above this many unwritten bytes acks only gather. */
+const WRITE_LIMIT = 64 * 1024;
+/** Shed deliveries are given back no more often than this, ms: a message that does not fit must not spin. */
+const SHED_DELAY = 100;
+
+const HEARTBEAT = Uint8Array.from(HEARTBEAT_FRAME);
+
+export class Tap {
+  readonly #options: TapOptions;
+  readonly #intake: Intake;
+  readonly #ackBatch: number;
+  readonly #aroundAt: number;
+  #socket: Socket | undefined;
+  #ledger: Ledger | undefined;
+  #channel = 0;
+  #ackTimer: NodeJS.Timeout | undefined;
+  #shed: number[] = [];
+  /** Entries whose bodies fit nowhere, and when they came: given back after `maxWait`. */
+  #parked: { entry: number; since: number }[] = [];
+  #shedTimer: NodeJS.Timeout | undefined;
+  #heartbeat = 0;
+  #lastPush = 0;
+
+  constructor(options: TapOptions) {
+    this.#options = options;
+    this.#ackBatch = Math.max(1, options.prefetch >>> 3);
+    this.#aroundAt = Math.max(1, options.prefetch >>> 2);
+    this.#intake = new Intake(options.memory.arena, options.arena, this.#sink, options.frameMax);
+  }
+
+  /** For `net.connect` and `tls.connect`. One tap serves one socket. */
+  socketOptions(): Record<string, unknown> {
+    const tap = this;
+    return {
+      onread: {
+        buffer: () => tap.#intake.room(),
+        callback(this: Socket, count: number): boolean {
+          tap.#socket = this;
+          tap.#received(count);
+          return true;
+        },
+      },
+    };
+  }
+
+  /** The connection is open: from now on amqplib is shown a heartbeat when only deliveries arrive. 0: no heartbeat. */
+  opened(heartbeatSeconds: number): void {
+    this.#heartbeat = heartbeatSeconds * 1_000_000;
+    this.#socket?.on('drain', () => this.flush());
+  }
+
+  /** The number of the channel that was opened last on this socket. */
+  get lastOpenedChannel(): number {
+    return this.#intake.lastOpened;
+  }
+
+  /** A new generation: deliveries of this channel are the runtime's. */
+  begin(channel: number): void {
+    this.#channel = channel;
+    this.#ledger = new Ledger(this.#options.prefetch);
+    this.#intake.capture(channel);
+    this.#options.dispatcher.begin();
+  }
+
+  /**
+   * Ends the generation: nothing is written for it any more. `ours`: we are about to close the channel; what it still
+   * delivers is swallowed.
+   */
+  end(ours: boolean): void {
+    if (ours) this.#intake.discard();
+    if (this.#ledger === undefined) return;
+    this.#ledger = undefined;
+    this.#shed = [];
+    this.#parked = [];
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = undefined;
+    clearTimeout(this.#shedTimer);
+    this.#shedTimer = undefined;
+    this.#options.dispatcher.end();
+  }
+
+  /** The socket is gone, or about to be: gives the reader's memory back. */
+  close(): void {
+    this.end(false);
+    this.#intake.leave();
+  }
+
+  /** Deliveries of this generation that the broker still counts as ours. */
+  get outstanding(): number {
+    return this.#ledger?.size ?? 0;
+  }
+
+  settle(entry: number, outcome: LedgerVerdict): void {
+    this.#ledger?.settle(entry, outcome);
+  }
+
+  /** Writes what can be settled now, or sees to it that it is soon. Called after every batch of settlements. */
+  flush(): void {
+    const ledger = this.#ledger;
+    if (ledger === undefined) return;
+    if (this.#shed.length > 0) this.#giveBackShed();
+    const { unsent } = ledger;
+    if (unsent === 0) return;
+    if (unsent >= this.#aroundAt) this.#write(true);
+    else if (unsent >= this.#ackBatch && ledger.ready) this.#write(false);
+    if (ledger.unsent > 0) this.#ackTimer ??= setTimeout(this.#onAckTimer, ACK_DELAY);
+  }
+
+  /** Writes every settlement there is, now. For the ends of things. */
+  flushAll(): void {
+    this.#write(true, true);
+  }
+
+  /** Gives back what was shed or fits nowhere. `before`: parked since earlier than this, microseconds. */
+  giveBack(before = Number.POSITIVE_INFINITY): void {
+    const ledger = this.#ledger;
+    if (ledger === undefined) return;
+    for (const { entry, since } of this.#parked) if (since < before) ledger.settle(entry, verdict.REQUEUE);
+    this.#parked = this.#parked.filter(({ since }) => since >= before);
+    if (before === Number.POSITIVE_INFINITY) {
+      for (const entry of this.#shed) ledger.settle(entry, verdict.REQUEUE);
+      this.#shed = [];
+    }
+    this.flush();
+  }
+
+  readonly #onAckTimer = (): void => {
+    this.#ackTimer = undefined;
+    this.#write(true);
+    if (this.#ledger !== undefined && this.#ledger.unsent > 0) this.#ackTimer = setTimeout(this.#onAckTimer, ACK_DELAY);
+  };
+
+  #write(around: boolean, whateverIsUnwritten = false): void {
+    const socket = this.#socket;
+    if (this.#ledger === undefined || socket === undefined || !socket.writable) return;
+    if (!whateverIsUnwritten && socket.writableLength > WRITE_LIMIT) return;
+    const frames = this.#ledger.write(this.#channel, around);
+    if (frames !== undefined) socket.write(frames);
+  }
+
+  #received(count: number): void {
+    const { dispatcher } = this.#options;
+    const time = now();
+    dispatcher.arriving(time);
+    try {
+      this.#intake.received(count);
+    } catch (error) {
+      // Bytes we cannot read: nothing on this connection can be trusted any more.
+      this.end(false);
+      this.#socket?.destroy(error instanceof Error ? error : new FrameError(String(error)));
+      return;
+    }
+    dispatcher.flush();
+    if (this.#heartbeat > 0 && time - this.#lastPush > this.#heartbeat / 2) {
+      // amqplib counts only what it sees itself; without this it would take a busy connection for a dead one.
+      this.#push(Buffer.from(HEARTBEAT), time);
+    }
+    this.#options.onRead();
+  }
+
+  #push(frames: Buffer, time: number): void {
+    this.#lastPush = time;
+    this.#socket?.push(frames);
+  }
+
+  #giveBackShed(): void {
+    if (this.#shedTimer !== undefined) return;
+    this.#shedTimer = setTimeout(() => {
+      this.#shedTimer = undefined;
+      const { arena } = this.#options;
+      if (arena.takenBytes * 2 < arena.capacity) {
+        for (const entry of this.#shed) this.#ledger?.settle(entry, verdict.REQUEUE);
+        this.#options.dispatcher.counters.requeued += this.#shed.length;
+        this.#shed = [];
+        this.#write(true);
+      }
+      this.flush();
+    }, SHED_DELAY);
+  }
+
+  readonly #sink: IntakeSink = {
+    delivery: (start, length, bodySize, tagHi, tagLo, redelivered) => {
+      const { arena, dispatcher, maxMessageBytes, onTooLarge } = this.#options;
+      if (this.#ledger === undefined) {
+        // The channel has ended for us, its last deliveries still come: the broker gives them out again.
+        arena.release(start, length);
+        return;
+      }
+      const entry = this.#ledger.add(tagHi, tagLo);
+      const tooLarge = bodySize > maxMessageBytes;
+      const index = dispatcher.accept(start, length, tagHi, tagLo, redelivered, entry, tooLarge);
+      if (index === NONE) {
+        arena.release(start, length);
+        throw new FrameError('the broker delivered more messages than the prefetch allows', {
+          details: { prefetch: this.#options.prefetch },
+        });
+      }
+      if (tooLarge) onTooLarge(index, bodySize);
+    },
+    shed: (tagHi, tagLo) => {
+      if (this.#ledger === undefined) return;
+      this.#shed.push(this.#ledger.add(tagHi, tagLo));
+      this.#options.dispatcher.counters.received++;
+      this.#options.dispatcher.counters.shed++;
+    },
+    oversize: (tagHi, tagLo, bodySize) => {
+      if (this.#ledger === undefined) return;
+      const { oversize, onSwallowed, dispatcher } = this.#options;
+      const entry = this.#ledger.add(tagHi, tagLo);
+      dispatcher.counters.received++;
+      if (oversize === undefined) this.#parked.push({ entry, since: now() });
+      else this.#ledger.settle(entry, oversize);
+      onSwallowed(bodySize, oversize !== undefined);
+    },
+    closing: () => this.end(false),
+    passOn: (frames) => this.#push(frames, now()),
+    swallows: (bodySize) =>
+      (bodySize > this.#options.maxMessageBytes && this.#options.oversize !== undefined) ||
+      bodySize > largestFitting(this.#options.arena),
+  };
+}
+
+/** The largest body that can ever lie in the arena, beside the segment that is being read into. */
+export function largestFitting(arena: Arena): number {
+  return arena.capacity - SEGMENT_BYTES - SEGMENT_BYTES / 4;
+}

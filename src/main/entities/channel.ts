@@ -1,0 +1,223 @@
+/**
+ * Our channel around amqplib's confirm channel: errors of our classes, deadlines, publishes whose promise settles with the
+ * broker's answer. A channel lives once: the broker closes it at the first mistake, and then a new one is needed.
+ */
+import type * as amqplib from 'amqplib';
+import { ClosedError, EncodeError, type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
+import type { AmqpConnection } from '../amqp-client.js';
+import { errorFromAmqp, saysOnlyClosed, withDeadline } from '../errors-from-amqp.js';
+import { fromTable } from './table.js';
+
+/** Milliseconds for each question to the broker. */
+export const CALL_TIMEOUT = 10_000;
+
+/** Declarations that were made in this life of a connection, by what was declared; shared by all its channels. */
+export type Declared = Map<string, Promise<unknown>>;
+
+export interface CallOptions {
+  /** Milliseconds. Default 10 s. */
+  readonly timeout?: number;
+  readonly signal?: AbortSignal;
+}
+
+interface PendingReturn {
+  readonly exchange: string;
+  readonly routingKey: string;
+  returned?: MessageReturned;
+}
+
+export class Channel {
+  /** amqplib's channel, for what this class does not have. Its errors are amqplib's. */
+  readonly raw: amqplib.ConfirmChannel;
+  /** Resolves, never rejects, once the channel is gone: with the reason, or undefined if we closed it. */
+  readonly ended: Promise<KombuError | undefined>;
+  /** @internal */
+  readonly declared: Declared;
+  #amqp: AmqpConnection;
+  #open = true;
+  #closing = false;
+  #reason: KombuError | undefined;
+  #full: Promise<void> | undefined;
+  /** Mandatory messages that are not confirmed, by message id, in the order of their publishing. */
+  #mandatory = new Map<string, PendingReturn[]>();
+
+  private constructor(raw: amqplib.ConfirmChannel, amqp: AmqpConnection, declared: Declared) {
+    this.raw = raw;
+    this.declared = declared;
+    this.#amqp = amqp;
+    raw.on('error', (error) => {
+      this.#reason ??= errorFromAmqp(error, 'the broker closed the channel');
+    });
+    raw.on('return', (message) => this.#returned(message));
+    this.ended = new Promise((resolve) => {
+      raw.once('close', () => {
+        this.#open = false;
+        // Channels hear of their connection's end before the connection knows its reason.
+        queueMicrotask(() => resolve(this.reason));
+      });
+    });
+  }
+
+  /** Opens a channel and puts it into confirm mode. */
+  static async open(amqp: AmqpConnection, declared: Declared = new Map(), options: CallOptions = {}): Promise<Channel> {
+    const opening = amqp.model.createConfirmChannel().then((raw) => new Channel(raw, amqp, declared));
+    try {
+      return await withDeadline(opening, 'opening a channel', options.timeout ?? CALL_TIMEOUT, options.signal);
+    } catch (error) {
+      // A channel that opens too late has no owner.
+      opening.then(
+        (late) => late.close(),
+        () => undefined,
+      );
+      if (options.signal?.aborted) throw error;
+      throw (saysOnlyClosed(error) ? amqp.reason : undefined) ?? errorFromAmqp(error, 'opening a channel');
+    }
+  }
+
+  get closed(): boolean {
+    return !this.#open || this.#closing || !this.#amqp.open;
+  }
+
+  /** Why the channel is gone; undefined while it is open, and after our own `close()`. */
+  get reason(): KombuError | undefined {
+    return this.#closing ? undefined : (this.#reason ?? (this.#open ? undefined : this.#amqp.reason));
+  }
+
+  /** True while amqplib buffers more than it likes; wait for `drained()` before publishing more. */
+  get full(): boolean {
+    return this.#full !== undefined;
+  }
+
+  /** Resolves when there is room again, or when the channel is gone. */
+  async drained(): Promise<void> {
+    await this.#full;
+  }
+
+  /**
+   * Asks the broker: runs `method` on amqplib's channel. Throws our error classes, `TimeoutError`, or `ClosedError` (with the
+   * reason as `cause`) if the channel was closed before.
+   */
+  async call<T>(
+    doing: string,
+    method: (raw: amqplib.ConfirmChannel) => Promise<T>,
+    { timeout = CALL_TIMEOUT, signal }: CallOptions = {},
+  ): Promise<T> {
+    this.#mustBeOpen(doing);
+    signal?.throwIfAborted();
+    try {
+      return await withDeadline(method(this.raw), doing, timeout, signal);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw this.#explain(error, doing);
+    }
+  }
+
+  /**
+   * Writes a message at once; the promise resolves when the broker has confirmed it. Rejects with `MessageNacked`,
+   * `MessageReturned` (a `mandatory` one needs a message id, by which its return is known), or why the channel ended.
+   * Throws `EncodeError` for what AMQP cannot carry and `ClosedError`: then nothing was written.
+   */
+  publish(exchange: string, routingKey: string, body: Buffer, options: amqplib.Options.Publish): Promise<void> {
+    const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
+    this.#mustBeOpen(doing);
+    const back =
+      options.mandatory && options.messageId ? this.#expectReturn(options.messageId, exchange, routingKey) : undefined;
+    return new Promise((resolve, reject) => {
+      const settle = (error: unknown) => {
+        if (back !== undefined) this.#forgetReturn(options.messageId!, back);
+        if (back?.returned !== undefined) reject(back.returned);
+        else if (error === null || error === undefined) resolve();
+        else if (error instanceof Error && error.message === 'message nacked') {
+          reject(new MessageNacked(`${doing}: the broker did not take the message`, { cause: error }));
+        } else queueMicrotask(() => reject(this.#explain(error, doing)));
+      };
+      let room: boolean;
+      try {
+        room = this.raw.publish(exchange, routingKey, body, options, settle);
+      } catch (error) {
+        if (back !== undefined) this.#forgetReturn(options.messageId!, back);
+        // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.
+        if (saysOnlyClosed(error)) throw this.#explain(error, doing);
+        throw new EncodeError(`${doing}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      }
+      if (!room && this.#full === undefined) this.#full = this.#waitForRoom();
+    });
+  }
+
+  /** Closes the channel; unsettled deliveries go back to their queues. Resolves in any case, after 5 s at most. */
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.#closing = true;
+    try {
+      await withDeadline(this.raw.close(), 'closing a channel', 5000);
+    } catch {
+      // Gone already, or its connection does not answer, which the heartbeat will notice. Closed is what it should be.
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #waitForRoom(): Promise<void> {
+    return new Promise((resolve) => {
+      const go = () => {
+        this.raw.removeListener('drain', go);
+        this.raw.removeListener('close', go);
+        this.#full = undefined;
+        resolve();
+      };
+      // A channel that dies emits no 'drain'.
+      this.raw.once('drain', go);
+      this.raw.once('close', go);
+    });
+  }
+
+  #mustBeOpen(doing: string): void {
+    if (!this.closed) return;
+    throw new ClosedError(`${doing}: the channel is closed`, { cause: this.reason });
+  }
+
+  #explain(error: unknown, doing: string): KombuError {
+    if (saysOnlyClosed(error))
+      return this.reason ?? new ClosedError(`${doing}: the channel is closed`, { cause: error });
+    return errorFromAmqp(error, doing);
+  }
+
+  #expectReturn(messageId: string, exchange: string, routingKey: string): PendingReturn {
+    const pending: PendingReturn = { exchange, routingKey };
+    const same = this.#mandatory.get(messageId);
+    if (same === undefined) this.#mandatory.set(messageId, [pending]);
+    else same.push(pending);
+    return pending;
+  }
+
+  #forgetReturn(messageId: string, pending: PendingReturn): void {
+    const left = this.#mandatory.get(messageId)?.filter((each) => each !== pending) ?? [];
+    if (left.length === 0) this.#mandatory.delete(messageId);
+    else this.#mandatory.set(messageId, left);
+  }
+
+  /** The broker sends a return before the confirm of the same message. What was published through `raw` is not ours. */
+  #returned({ fields, properties, content }: amqplib.Message): void {
+    const { exchange, routingKey, replyCode, replyText } = fields as amqplib.MessageFields & Record<string, unknown>;
+    const pending = this.#mandatory
+      .get(String(properties.messageId))
+      ?.find((each) => each.returned === undefined && each.exchange === exchange && each.routingKey === routingKey);
+    if (pending === undefined) return;
+    pending.returned = new MessageReturned(
+      `no queue took the message for exchange '${exchange}' with routing key '${routingKey}': ${String(replyText)}`,
+      {
+        details: {
+          replyCode,
+          replyText,
+          exchange,
+          routingKey,
+          messageId: properties.messageId,
+          headers: fromTable(properties.headers),
+          body: Buffer.from(content),
+        },
+      },
+    );
+  }
+}

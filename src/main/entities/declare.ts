@@ -1,0 +1,106 @@
+/** Declaring a queue on a channel of amqplib, and remembering what was declared. */
+import type * as amqplib from 'amqplib';
+import { errorFromAmqp } from '../errors-from-amqp.js';
+import type { Channel } from './channel.js';
+import { declareExchange, Exchange } from './exchange.js';
+import type { Queue } from './queue.js';
+import { toTable } from './table.js';
+
+/** The arguments of the declaration: the options with names of their own win over `queueArguments`. Durations in ms. */
+export function queueArgumentsOf(queue: Queue): Record<string, unknown> {
+  const named = {
+    'x-expires': queue.expires,
+    'x-message-ttl': queue.messageTtl,
+    'x-max-length': queue.maxLength,
+    'x-max-length-bytes': queue.maxLengthBytes,
+    'x-max-priority': queue.maxPriority,
+  };
+  const result: Record<string, unknown> = { ...queue.queueArguments };
+  for (const [key, value] of Object.entries(named)) if (value !== undefined) result[key] = Math.round(value);
+  return result;
+}
+
+/**
+ * Declares exchange, queue and bindings, in this order, on a channel of amqplib; resolves with the queue's real name, which
+ * is the broker's for a queue without one. Throws our error classes; after one the broker has closed the channel.
+ */
+export async function declareQueue(channel: amqplib.Channel, queue: Queue): Promise<string> {
+  if (queue.noDeclare) return queue.name;
+  try {
+    if (queue.passive) return (await channel.checkQueue(queue.name)).queue;
+    const { exchange, durable, exclusive, autoDelete } = queue;
+    if (exchange !== undefined) await declareExchange(channel, exchange);
+    const { queue: name } = await channel.assertQueue(queue.name, {
+      durable,
+      exclusive,
+      autoDelete,
+      arguments: toTable(queueArgumentsOf(queue), 'queueArguments'),
+    });
+    if (exchange !== undefined && exchange.name !== '') {
+      const args = toTable(queue.bindingArguments ?? {}, 'bindingArguments');
+      await channel.bindQueue(name, exchange.name, queue.routingKey, args);
+    }
+    for (const binding of queue.bindings) {
+      await declareExchange(channel, binding.exchange);
+      const args = toTable(binding.arguments ?? {}, 'arguments');
+      await channel.bindQueue(name, binding.exchange.name, binding.routingKey, args);
+    }
+    return name;
+  } catch (error) {
+    throw errorFromAmqp(error, `declaring ${queue}`);
+  }
+}
+
+/** Entities are immutable, so their keys are made once. */
+const keys = new WeakMap<Exchange | Queue, string>();
+
+function cacheKey(entity: Exchange | Queue): string | undefined {
+  if (entity.autoDelete || entity.passive) return undefined;
+  const isQueue = !(entity instanceof Exchange);
+  if (isQueue && (entity.name === '' || queueArgumentsOf(entity)['x-expires'] !== undefined)) return undefined;
+  let key = keys.get(entity);
+  if (key === undefined) {
+    key = JSON.stringify([isQueue, entity], plain);
+    keys.set(entity, key);
+  }
+  return key;
+}
+
+/** JSON has no integers of 64 bits. */
+function plain(_: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? `${value}n` : value;
+}
+
+/** True if `entity` needs no declaration on this connection any more. */
+export function isDeclared(channel: Channel, entity: Exchange | Queue): boolean {
+  const key = cacheKey(entity);
+  return key !== undefined && channel.declared.get(key) === DONE;
+}
+
+const DONE = Promise.resolve();
+
+/**
+ * Declares `entity` once in the life of a connection: what goes away by itself (`autoDelete`, `expires`) every time. Equal
+ * declarations that are under way are joined, and failed ones forgotten.
+ */
+export async function declareOnce(channel: Channel, entity: Exchange | Queue): Promise<void> {
+  const key = cacheKey(entity);
+  if (key === undefined) {
+    await entity.declare(channel);
+    return;
+  }
+  const before = channel.declared.get(key);
+  if (before !== undefined) {
+    await before;
+    return;
+  }
+  const declaring = entity.declare(channel);
+  channel.declared.set(key, declaring);
+  try {
+    await declaring;
+    channel.declared.set(key, DONE);
+  } catch (error) {
+    channel.declared.delete(key);
+    throw error;
+  }
+}

@@ -1,0 +1,436 @@
+/**
+ * Keeps the wanted number of workers alive: starts them, notices how each one ends, sweeps what it left, replaces it with
+ * back-off, and ends those whose callbacks overrun. Decides about threads only; messages are the dispatcher's.
+ *
+ *   starting ──ready──▶ running ──stop──▶ draining ──returned──▶ gone
+ *       │                  │ terminate / crash                     ▲
+ *       └───────▶ ending ◀─┘ ── exit ─────────────────────────────┤
+ *                   │ no exit within terminateGrace: disowned      │
+ *                   ▼                                              │
+ *                zombie ── exit ───────────────────────────────────┘
+ */
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { HandlerError, HandlerLoadError, KombuError, TimeoutError, WorkerLost } from '../../errors.js';
+import { ringAlways } from '../../pool/bell.js';
+import { fromWords, now } from '../../pool/clock.js';
+import { block, MAX_INCARNATION, RUNNING_WORDS, stop } from '../../pool/layout.js';
+import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
+import { WorkerPool, type WorkerPoolOptions } from '../../pool/worker-pool.js';
+import type { FromWorker, PortableError, ToWorker, WorkerTask } from '../../pool/worker-protocol.js';
+import type { Dispatcher, Swept } from './dispatcher.js';
+
+export interface SupervisorOptions extends WorkerPoolOptions {
+  readonly entry: string;
+  /** What every worker's task has in common. */
+  readonly task: Omit<WorkerTask, 'memory' | 'block' | 'incarnation' | 'worker' | 'port' | 'queues'>;
+  readonly workers: number;
+  readonly startTimeout: number;
+  readonly terminateGrace: number;
+}
+
+export interface SupervisorEvents {
+  /** A worker is ready, or has ended and why. */
+  worker(event: WorkerEvent): void;
+  message(worker: number, message: FromWorker): void;
+  /** A life is over: its block holds its last figures. */
+  ended(words: Int32Array): void;
+  /** A callback has held its worker's event loop for long. */
+  stalled(worker: number, forMs: number): void;
+  /** The runtime cannot go on. */
+  fatal(error: KombuError): void;
+}
+
+export interface WorkerEvent {
+  readonly id: number;
+  readonly threadId: number;
+  readonly state: 'started' | 'exited';
+  /** Why it exited, in words; absent for a start. */
+  readonly reason?: string;
+  readonly error?: Error;
+  /** Messages that went back to the lane, or to the dead letters, with it. */
+  readonly requeued?: number;
+  readonly dead?: number;
+}
+
+type State = 'starting' | 'running' | 'draining' | 'ending' | 'zombie' | 'gone';
+
+class WorkerLife {
+  state: State = 'starting';
+  threadId = -1;
+  timer: NodeJS.Timeout | undefined;
+  /** Why main ends it; undefined while it ends by itself. */
+  reason: string | undefined;
+  blame: ReadonlySet<number> | undefined;
+  error: Error | undefined;
+  returned = false;
+  readonly startedAt = now();
+  /** The overdue row seen by the last tick, as text: a decision needs to see it twice. */
+  overdue = '';
+  stalledAt = 0;
+
+  constructor(
+    readonly worker: number,
+    readonly incarnation: number,
+    readonly words: Int32Array,
+    readonly port: MessagePort,
+  ) {}
+}
+
+/** A worker that lived this long has its earlier failures forgotten, microseconds. */
+const SETTLED_IN = 10_000_000;
+const FIRST_DELAY = 100;
+const LAST_DELAY = 5_000;
+/** Beyond its timeout, a callback whose worker's loop does not turn has this long, ms. */
+const LOOP_GRACE = 1_000;
+const STALLED_AFTER = 10_000;
+
+/** An error of a worker thread, put together again. */
+export function fromPortable(error: PortableError): HandlerError {
+  const cause = error.cause === undefined ? undefined : fromPortable(error.cause);
+  const built = new HandlerError(error.message, cause === undefined ? {} : { cause });
+  built.name = error.name;
+  if (error.stack !== undefined) built.stack = error.stack;
+  return built;
+}
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #memory: Memory;
+  readonly #dispatcher: Dispatcher;
+  readonly #events: SupervisorEvents;
+  readonly #pool: WorkerPool;
+  readonly #lives = new Map<number, WorkerLife>();
+  readonly #failures = new Map<number, number>();
+  readonly #restarts = new Map<number, number>();
+  readonly #delays = new Set<NodeJS.Timeout>();
+  #queues: Readonly<Record<string, string>> = {};
+  #lastIncarnation = 0;
+  #stopping = false;
+  #tick: NodeJS.Timeout | undefined;
+  #first: { missing: Set<number>; resolve: () => void; reject: (error: Error) => void } | undefined;
+  #allGone: (() => void) | undefined;
+  #allDrained: (() => void) | undefined;
+
+  constructor(options: SupervisorOptions, memory: Memory, dispatcher: Dispatcher, events: SupervisorEvents) {
+    this.#options = options;
+    this.#memory = memory;
+    this.#dispatcher = dispatcher;
+    this.#events = events;
+    this.#pool = new WorkerPool(
+      options.entry,
+      options,
+      (threadId) => this.#exited(threadId),
+      // The task's promise rejects with the same error; this event has nothing that it lacks.
+      () => undefined,
+    );
+  }
+
+  /** Starts all workers; resolves when each has loaded its handler. Rejects with the first failure. */
+  start(): Promise<void> {
+    const { timeout } = this.#options.task;
+    this.#tick = setInterval(() => this.#watch(), timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : 1000);
+    this.#tick.unref();
+    return new Promise((resolve, reject) => {
+      const missing = new Set(Array.from({ length: this.#options.workers }, (_, worker) => worker));
+      this.#first = { missing, resolve, reject };
+      for (const worker of missing) this.#startWorker(worker);
+    });
+  }
+
+  /** Queue names by consumer tag; sent to the workers whenever they change. */
+  setQueues(queues: Readonly<Record<string, string>>): void {
+    this.#queues = queues;
+    this.#broadcast({ type: 'queues', queues });
+  }
+
+  generationEnded(generation: number): void {
+    this.#broadcast({ type: 'generation', generation });
+  }
+
+  #broadcast(message: ToWorker): void {
+    for (const life of this.#lives.values()) life.port.postMessage(message);
+  }
+
+  /**
+   * Tells every worker to end after what it runs. Resolves when no callback runs any more; the modules' teardowns go on,
+   * `gone` waits for them.
+   */
+  drain(): Promise<void> {
+    this.#stopping = true;
+    for (const delay of this.#delays) clearTimeout(delay);
+    this.#delays.clear();
+    for (const life of this.#lives.values()) {
+      if (life.state === 'running') life.state = 'draining';
+      this.#sayStop(life);
+    }
+    return new Promise((resolve) => {
+      this.#allDrained = resolve;
+      this.#checkDone();
+    });
+  }
+
+  #sayStop(life: WorkerLife): void {
+    Atomics.store(life.words, block.STOP, stop.DRAIN);
+    ringAlways(life.words, block.BELL, block.SLEEPING);
+  }
+
+  /** After `drain`: resolves when every thread that can still exit has. */
+  gone(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#allGone = resolve;
+      this.#checkDone();
+    });
+  }
+
+  abortAll(reason: string): void {
+    this.#broadcast({ type: 'abort', reason });
+  }
+
+  /** Ends every worker that still lives; nobody is to blame for what it ran. */
+  terminateAll(reason: string): void {
+    for (const life of this.#lives.values()) {
+      if (life.state !== 'zombie' && life.state !== 'gone') this.#terminate(life, reason, new Set());
+    }
+  }
+
+  async destroy(): Promise<void> {
+    clearInterval(this.#tick);
+    for (const life of this.#lives.values()) {
+      clearTimeout(life.timer);
+      life.port.close();
+    }
+    await this.#pool.destroy(this.#options.terminateGrace);
+  }
+
+  /** The lives that are not gone, for statistics. */
+  *lives(): Iterable<{ worker: number; threadId: number; state: State; words: Int32Array; restarts: number }> {
+    for (const life of this.#lives.values()) {
+      // A zombie's figures were taken when it was disowned.
+      if (life.state === 'zombie') continue;
+      const { worker, threadId, state, words } = life;
+      yield { worker, threadId, state, words, restarts: this.#restarts.get(worker) ?? 0 };
+    }
+  }
+
+  #startWorker(worker: number): void {
+    const incarnation = this.#nextIncarnation();
+    const { port1, port2 } = new MessageChannel();
+    const { task } = this.#options;
+    const shared = allocateBlock(task.concurrency, this.#memory.slotCount);
+    const life = new WorkerLife(worker, incarnation, new Int32Array(shared), port1);
+    this.#lives.set(incarnation, life);
+    // Registered before it runs: it may claim and settle before main hears that it is ready.
+    this.#dispatcher.add({ id: incarnation, block: life.words }, task.concurrency);
+    port1.on('message', (message: FromWorker) => this.#received(life, message));
+    port1.unref();
+    life.timer = setTimeout(() => {
+      const error = new HandlerLoadError(
+        `worker ${worker} did not finish loading ${task.handler} within startTimeout (${this.#options.startTimeout} ms)`,
+        { details: { url: task.handler, startTimeout: this.#options.startTimeout } },
+      );
+      life.error = error;
+      this.#terminate(life, 'it did not start in time', new Set());
+    }, this.#options.startTimeout);
+    this.#pool
+      .run({
+        ...task,
+        memory: memoryHandles(this.#memory),
+        block: shared,
+        incarnation,
+        worker,
+        queues: this.#queues,
+        port: port2,
+      })
+      .then(
+        () => this.#returned(life, undefined),
+        (error: unknown) => this.#returned(life, error),
+      );
+  }
+
+  #nextIncarnation(): number {
+    for (let tried = 0; tried < MAX_INCARNATION; tried++) {
+      this.#lastIncarnation = (this.#lastIncarnation % MAX_INCARNATION) + 1;
+      if (!this.#lives.has(this.#lastIncarnation)) return this.#lastIncarnation;
+    }
+    throw new RangeError('255 lives of workers at once: threads do not exit');
+  }
+
+  #received(life: WorkerLife, message: FromWorker): void {
+    if (message.type === 'started') {
+      life.threadId = message.threadId;
+    } else if (message.type === 'ready') {
+      clearTimeout(life.timer);
+      if (life.state !== 'starting') return;
+      life.state = this.#stopping ? 'draining' : 'running';
+      this.#events.worker({ id: life.worker, threadId: life.threadId, state: 'started' });
+      this.#first?.missing.delete(life.worker);
+      if (this.#first?.missing.size === 0) {
+        this.#first.resolve();
+        this.#first = undefined;
+      }
+    } else if (message.type === 'drained') {
+      life.returned = true;
+      this.#checkDone();
+    } else {
+      this.#events.message(life.worker, message);
+    }
+  }
+
+  /** The task's promise settled. What it posted before is read first: the port's own event may come later. */
+  #returned(life: WorkerLife, error: unknown): void {
+    for (let next = receiveMessageOnPort(life.port); next !== undefined; next = receiveMessageOnPort(life.port)) {
+      this.#received(life, next.message as FromWorker);
+    }
+    if (life.state === 'gone') return;
+    if (error !== undefined && error !== null) {
+      life.error ??= error instanceof Error ? error : new WorkerLost(`the worker threw ${String(error)}`);
+    }
+    // A task that returned or failed to load has left its loop; one whose thread broke down is swept at the exit.
+    if (life.threadId < 0 || !this.#pool.alive(life.threadId) || error === undefined) this.#gone(life);
+    else if (life.state !== 'zombie') this.#terminate(life, life.reason, life.blame);
+  }
+
+  #exited(threadId: number): void {
+    for (const life of this.#lives.values()) {
+      if (life.threadId === threadId) this.#gone(life);
+    }
+  }
+
+  #terminate(life: WorkerLife, reason: string | undefined, blame: ReadonlySet<number> | undefined): void {
+    clearTimeout(life.timer);
+    life.reason ??= reason;
+    life.blame ??= blame;
+    if (life.state === 'ending') return;
+    life.state = 'ending';
+    life.timer = setTimeout(() => this.#disown(life), this.#options.terminateGrace);
+    if (life.threadId >= 0) this.#pool.terminate(life.threadId);
+  }
+
+  /** A native call holds the thread: its messages go on without it. */
+  #disown(life: WorkerLife): void {
+    life.state = 'zombie';
+    const swept = this.#dispatcher.disown(life.incarnation, life.blame);
+    this.#ended(life, swept, `${life.reason ?? 'it broke down'}; its thread does not exit`);
+    const zombies = [...this.#lives.values()].filter((other) => other.state === 'zombie').length;
+    if (zombies > this.#options.workers) {
+      this.#events.fatal(
+        new WorkerLost(
+          `${zombies} threads were terminated and do not exit, more than there are workers (${this.#options.workers}): a native call of the handler blocks for ever`,
+          { details: { zombies, workers: this.#options.workers } },
+        ),
+      );
+    }
+  }
+
+  #gone(life: WorkerLife): void {
+    if (life.state === 'gone') return;
+    clearTimeout(life.timer);
+    const wasZombie = life.state === 'zombie';
+    life.state = 'gone';
+    life.port.close();
+    this.#lives.delete(life.incarnation);
+    if (wasZombie) {
+      this.#dispatcher.retire(life.incarnation);
+    } else {
+      const swept = this.#dispatcher.sweep(life.incarnation, life.blame);
+      this.#ended(life, swept, life.reason ?? (life.error === undefined ? 'it was told to' : life.error.message));
+    }
+    this.#checkDone();
+  }
+
+  /** Tells the user, and brings a replacement unless the consumer stops. */
+  #ended(life: WorkerLife, swept: Swept, reason: string): void {
+    const { worker, threadId, error } = life;
+    this.#events.ended(life.words);
+    this.#events.worker({
+      id: worker,
+      threadId,
+      state: 'exited',
+      reason,
+      requeued: swept.requeued,
+      dead: swept.dead,
+      ...(error === undefined ? {} : { error }),
+    });
+    if (this.#first !== undefined) {
+      this.#first.reject(this.#startError(life, reason));
+      this.#first = undefined;
+      this.#stopping = true;
+    }
+    if (this.#stopping) return;
+    const livedLong = now() - life.startedAt > SETTLED_IN;
+    const failures = livedLong ? 0 : (this.#failures.get(worker) ?? 0);
+    this.#failures.set(worker, failures + 1);
+    this.#restarts.set(worker, (this.#restarts.get(worker) ?? 0) + 1);
+    // The first replacement comes at once: mostly one message is to blame and the others wait.
+    const delay = failures === 0 ? 0 : Math.min(LAST_DELAY, FIRST_DELAY * 2 ** (failures - 1));
+    const timer = setTimeout(() => {
+      this.#delays.delete(timer);
+      this.#startWorker(worker);
+    }, delay);
+    this.#delays.add(timer);
+  }
+
+  #startError(life: WorkerLife, reason: string): Error {
+    if (life.error instanceof KombuError) return life.error;
+    // An error that crossed threads by Piscina has lost its class, not its name.
+    const text = life.error?.message ?? reason;
+    return new HandlerLoadError(`worker ${life.worker} could not start: ${text}`, {
+      cause: life.error,
+      details: { url: this.#options.task.handler },
+    });
+  }
+
+  #checkDone(): void {
+    const lives = [...this.#lives.values()].filter((life) => life.state !== 'zombie');
+    if (this.#allDrained !== undefined && lives.every((life) => life.returned)) {
+      this.#allDrained();
+      this.#allDrained = undefined;
+    }
+    if (this.#allGone !== undefined && lives.length === 0) {
+      this.#allGone();
+      this.#allGone = undefined;
+    }
+  }
+
+  /** Looks for callbacks past their time whose worker's loop does not turn, and for loops that hang. */
+  #watch(): void {
+    const { timeout, concurrency } = this.#options.task;
+    const time = now();
+    for (const life of this.#lives.values()) {
+      if (life.state !== 'running' && life.state !== 'draining') continue;
+      const late = new Set<number>();
+      let seen = '';
+      let oldest = time;
+      for (let row = 0; row < concurrency; row++) {
+        const at = block.TABLE + row * RUNNING_WORDS;
+        const index = Atomics.load(life.words, at) - 1;
+        if (index < 0) continue;
+        const since = fromWords(life.words[at + 1]!, life.words[at + 2]!);
+        oldest = Math.min(oldest, since);
+        if (timeout === 0 || time - since < (timeout + LOOP_GRACE) * 1000) continue;
+        seen += `${row}:${index}:${since} `;
+        // Settled early, its slot may be another message's by now: the thread ends, nobody is blamed.
+        if (life.words[at + 3] === 0) late.add(index);
+      }
+      if (seen !== '' && seen === life.overdue) {
+        life.error = new TimeoutError(
+          `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
+          { details: { timeout, worker: life.worker } },
+        );
+        this.#terminate(life, 'a callback ran past its timeout and held the event loop', late);
+      }
+      life.overdue = seen;
+      if (timeout === 0) this.#watchStall(life, time, oldest);
+    }
+  }
+
+  #watchStall(life: WorkerLife, time: number, oldest: number): void {
+    const turns = Atomics.load(life.words, block.TURNS);
+    if (time - oldest < STALLED_AFTER * 1000 || life.stalledAt === oldest) return;
+    if (life.overdue === `turns ${turns}`) {
+      life.stalledAt = oldest;
+      this.#events.stalled(life.worker, Math.round((time - oldest) / 1000));
+    }
+    life.overdue = `turns ${turns}`;
+  }
+}

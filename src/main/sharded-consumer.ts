@@ -1,0 +1,434 @@
+/**
+ * The sharded consumer: sockets, prefetch and acks on this thread, callbacks on worker threads. This class is the
+ * conductor; what it conducts: the AMQP source (bytes in, acks out), the dispatcher (slots, lane, settlements), the
+ * supervisor (threads), the dead letters.
+ */
+import { EventEmitter } from 'node:events';
+import { ClosedError, type KombuError, MessageTooLarge, OptionError, TimeoutError } from '../errors.js';
+import { Arena } from '../pool/arena.js';
+import { ringAlways } from '../pool/bell.js';
+import { now } from '../pool/clock.js';
+import { block, board, HISTOGRAM_BUCKETS, verdict } from '../pool/layout.js';
+import { allocateMemory, type Memory } from '../pool/memory.js';
+import type { FromWorker } from '../pool/worker-protocol.js';
+import { AmqpSource } from './amqp/source.js';
+import { largestFitting } from './amqp/tap.js';
+import { Connection } from './connection.js';
+import { Queue } from './entities/queue.js';
+import { withDeadline } from './errors-from-amqp.js';
+import { type DeadLetter, DeadLetters } from './runtime/dead-letters.js';
+import { Dispatcher } from './runtime/dispatcher.js';
+import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions } from './runtime/options.js';
+import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
+import { fromPortable, Supervisor, type WorkerEvent } from './runtime/supervisor.js';
+import { amqpTransportOptions, connectableTransport } from './url.js';
+
+/** A message whose callback threw, ran out of time, or whose body could not be decoded. */
+export interface FailedMessage {
+  readonly error: Error;
+  /** How many failures this event stands for: beyond 100 a second and worker they are counted by the error's name. */
+  readonly count: number;
+  readonly worker: number;
+  readonly queue?: string;
+  readonly deliveryTag?: number;
+  readonly messageId?: string;
+  readonly attempt?: number;
+  /** What becomes of the message; `'none'`: the callback had settled it before it failed. */
+  readonly outcome?: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'none';
+}
+
+export interface ShardedConsumerEvents {
+  /** The handler is loaded on every worker, and the queues are consumed. */
+  ready: [];
+  failed: [failure: FailedMessage];
+  /** A message went to the dead letters. */
+  dead: [letter: DeadLetter];
+  worker: [event: WorkerEvent];
+  /** The arena is full: bodies are shed and their messages given back. Once a second at most. */
+  pressure: [{ readonly shed: number; readonly used: number; readonly size: number }];
+  /** A callback has held its worker's event loop for more than ten seconds. */
+  stalled: [{ readonly worker: number; readonly forMs: number }];
+  disconnected: [error: KombuError];
+  reconnected: [{ readonly attempts: number }];
+  /** Something failed that no promise tells. Only emitted if somebody listens. */
+  error: [error: Error];
+  closed: [];
+}
+
+type State = ShardedConsumerStats['state'];
+
+/** A cancel that the broker does not answer is given up after this, ms. */
+const CANCEL_TIMEOUT = 5_000;
+const TEARDOWN_TIMEOUT = 2_000;
+/** Between the abort of the signals and the end of the threads, ms. */
+const ABORT_GRACE = 1_000;
+/** Slots beyond the prefetch: callbacks of ended generations still hold theirs. */
+const SPARE_SLOTS = 64;
+
+const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
+  /** Resolves when the consumer has closed; rejects if it had to close by an error. Never an unhandled rejection. */
+  readonly closed: Promise<void>;
+  readonly #options: ResolvedOptions;
+  readonly #memory: Memory;
+  readonly #arena: Arena;
+  readonly #dispatcher: Dispatcher;
+  readonly #source: AmqpSource;
+  readonly #supervisor: Supervisor;
+  readonly #deadLetters: DeadLetters | undefined;
+  readonly #queueOf = new Map<string, string>();
+  #state: State = 'idle';
+  #starting: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  #settleClosed: (error?: Error) => void = () => undefined;
+  #tick: NodeJS.Timeout | undefined;
+  #shedSeen = 0;
+  /** Figures of lives that are over. */
+  readonly #past = { failed: 0, histogram: new Float64Array(HISTOGRAM_BUCKETS) };
+
+  /**
+   * Does no I/O. Throws `OptionError`, `HandlerLoadError` (no such module), `TransportNotAvailable`.
+   * `connection` gives the parameters: the runtime opens connections of its own and leaves this one alone.
+   */
+  constructor(connection: Connection, queues: Queue | readonly Queue[], options: ShardedConsumerOptions) {
+    super();
+    if (!(connection instanceof Connection)) {
+      throw new OptionError('ShardedConsumer: the first argument must be a Connection');
+    }
+    const list = Array.isArray(queues) ? (queues as readonly Queue[]) : [queues as Queue];
+    if (list.length === 0 || !list.every((queue) => queue instanceof Queue)) {
+      throw new OptionError('ShardedConsumer: the second argument must be a Queue, or a list of them that is not empty');
+    }
+    const read = readShardedOptions(options);
+    connectableTransport(connection.transport);
+    const { parameters } = connection;
+    this.#options = read;
+    this.closed = new Promise((resolve, reject) => {
+      this.#settleClosed = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    // Whoever wants to know awaits it; nobody must.
+    this.closed.catch(() => undefined);
+
+    const prefetch = read.prefetchCount * list.length;
+    const slots = prefetch + 2 * read.workers * read.concurrency + SPARE_SLOTS;
+    this.#memory = allocateMemory(2 ** Math.ceil(Math.log2(slots)), read.maxMemory);
+    this.#arena = new Arena(read.maxMemory);
+    this.#dispatcher = new Dispatcher(
+      this.#memory,
+      this.#arena,
+      {
+        settle: (entry, outcome) => this.#source.settle(entry, outcome),
+        dead: (index, why) => this.#dead(index, why),
+      },
+      read.maxDeliveries,
+    );
+    const { frameMax } = amqpTransportOptions(parameters.transportOptions);
+    this.#source = new AmqpSource(
+      {
+        parameters,
+        queues: list,
+        prefetchCount: read.prefetchCount,
+        autoDeclare: read.autoDeclare,
+        consumerArguments: read.consumerArguments,
+        tap: {
+          memory: this.#memory,
+          arena: this.#arena,
+          dispatcher: this.#dispatcher,
+          prefetch,
+          frameMax,
+          maxMessageBytes: Math.min(read.maxMessageBytes, largestFitting(this.#arena)),
+          oversize: this.#oversizeOutcome(),
+          onTooLarge: (index, bodySize) => this.#tooLarge(index, bodySize),
+          onSwallowed: (bodySize, settled) => this.#swallowed(bodySize, settled),
+          onRead: () => this.#pump(),
+        },
+      },
+      {
+        queues: (names) => {
+          for (const [tag, name] of Object.entries(names)) this.#queueOf.set(tag, name);
+          this.#supervisor.setQueues(names);
+        },
+        generationEnded: () => this.#supervisor.generationEnded(this.#dispatcher.generation),
+        disconnected: (error) => {
+          if (this.#state === 'consuming') this.#state = 'disconnected';
+          this.emit('disconnected', error);
+        },
+        reconnected: (attempts) => {
+          if (this.#state === 'disconnected') this.#state = 'consuming';
+          this.emit('reconnected', { attempts });
+        },
+        error: (error) => this.#error(error),
+      },
+    );
+    this.#supervisor = new Supervisor(
+      {
+        entry: WORKER_ENTRY,
+        workers: read.workers,
+        startTimeout: read.startTimeout,
+        terminateGrace: read.terminateGrace,
+        ...(read.resourceLimits === undefined ? {} : { resourceLimits: read.resourceLimits }),
+        ...(read.env === undefined ? {} : { env: read.env }),
+        ...(read.execArgv === undefined ? {} : { execArgv: read.execArgv }),
+        task: {
+          handler: read.handler,
+          concurrency: read.concurrency,
+          ack: read.ack,
+          accept: read.accept,
+          onDecodeError: read.onDecodeError,
+          timeout: read.timeout,
+          maxDecodedBytes: read.maxDecodedBytes,
+        },
+      },
+      this.#memory,
+      this.#dispatcher,
+      {
+        worker: (event) => this.emit('worker', event),
+        message: (worker, message) => this.#fromWorker(worker, message),
+        ended: (words) => {
+          this.#past.failed += words[block.FAILED]!;
+          addHistogram(this.#past.histogram, words);
+        },
+        stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
+        fatal: (error) => {
+          this.#error(error);
+          void this.#shutDown(error);
+        },
+      },
+    );
+    const target = read.deadLetter;
+    if (target !== 'broker' && target !== 'drop') {
+      this.#deadLetters = new DeadLetters({
+        parameters,
+        target,
+        memory: this.#memory,
+        dispatcher: this.#dispatcher,
+        queueOf: this.#queueOf,
+        onDead: (letter) => this.emit('dead', letter),
+        onError: (error) => this.#error(error),
+        onSettled: () => this.#source.flush(),
+      });
+    }
+    if (read.signal !== undefined) this.#closeOn(read.signal);
+  }
+
+  /**
+   * Loads the handler on every worker, connects, declares and consumes. From then on lost connections and threads are
+   * replaced by themselves. Rejects with `HandlerLoadError`, `AccessRefused`, `ConnectionError`, `NotFound`,
+   * `PreconditionFailed`, `TimeoutError`; the consumer is closed then.
+   */
+  consume(): Promise<void> {
+    if (this.#closing !== undefined) return Promise.reject(new ClosedError('the consumer is closed'));
+    this.#starting ??= this.#start();
+    return this.#starting;
+  }
+
+  /**
+   * Stops taking messages, gives back what has not started, lets callbacks run to their end for `drainTimeout`, then
+   * aborts their signals and, a second later, their threads; writes the acks, and closes. Never rejects.
+   */
+  close(): Promise<void> {
+    return this.#shutDown(undefined);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Counts since the start, and what is going on now. Cheap: reads shared memory. */
+  stats(): ShardedConsumerStats {
+    const { counters } = this.#dispatcher;
+    const histogram = Float64Array.from(this.#past.histogram);
+    let { failed } = this.#past;
+    const workers = [];
+    for (const life of this.#supervisor.lives()) {
+      addHistogram(histogram, life.words);
+      failed += life.words[block.FAILED]!;
+      workers.push(workerStats(life, this.#memory, this.#options.concurrency, this.#queueOf));
+    }
+    return {
+      state: this.#state,
+      ...counters,
+      failed,
+      retried: 0,
+      inFlight: this.#dispatcher.running(),
+      waiting: this.#dispatcher.waiting(),
+      held: this.#dispatcher.held(),
+      unsettled: this.#source.outstanding,
+      arena: { used: this.#arena.usedBytes, size: this.#arena.size },
+      latency: latencyOf(histogram),
+      workers: workers.sort((a, b) => a.id - b.id),
+    };
+  }
+
+  async #start(): Promise<void> {
+    this.#state = 'starting';
+    try {
+      await this.#supervisor.start();
+      void this.#listen();
+      await this.#source.start();
+    } catch (error) {
+      await this.#shutDown(error as Error);
+      throw error;
+    }
+    if (this.#closing !== undefined) throw new ClosedError('the consumer was closed while it started');
+    this.#state = 'consuming';
+    const period = Math.max(10, Math.min(1000, this.#options.maxWait / 4));
+    this.#tick = setInterval(() => this.#onTick(), period);
+    this.emit('ready');
+  }
+
+  /** Takes settlements whenever a worker rings. */
+  async #listen(): Promise<void> {
+    while (this.#state !== 'closed') {
+      const bell = this.#dispatcher.sleep();
+      // If there is work already the sockets must have their turn all the same.
+      await (bell ?? turn());
+      this.#pump();
+    }
+  }
+
+  #pump(): void {
+    this.#dispatcher.drain();
+    this.#source.flush();
+  }
+
+  #onTick(): void {
+    const before = now() - this.#options.maxWait * 1000;
+    if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
+    this.#source.giveBackParked(before);
+    const { shed } = this.#dispatcher.counters;
+    if (shed === this.#shedSeen) return;
+    this.emit('pressure', { shed: shed - this.#shedSeen, used: this.#arena.usedBytes, size: this.#arena.size });
+    this.#shedSeen = shed;
+  }
+
+  #oversizeOutcome(): typeof verdict.ACK | typeof verdict.REJECT | typeof verdict.REQUEUE | undefined {
+    const { onDecodeError, deadLetter } = this.#options;
+    if (onDecodeError === 'reject' || (onDecodeError === 'deadLetter' && deadLetter === 'broker')) return verdict.REJECT;
+    if (onDecodeError === 'requeue') return verdict.REQUEUE;
+    if (onDecodeError === 'ack' || deadLetter === 'drop') return verdict.ACK;
+    return undefined;
+  }
+
+  /** A worker, or main itself, gave a message up: `deadLetter` decides. */
+  #dead(index: number, why: 'failed' | 'deaths'): void {
+    const word = this.#dispatcher.stateOf(index);
+    if (this.#options.deadLetter === 'broker') this.#dispatcher.finish(index, word, verdict.REJECT);
+    else if (this.#options.deadLetter === 'drop') this.#dispatcher.finish(index, word, verdict.ACK);
+    else if (why === 'failed') this.#deadLetters?.add(index);
+    else {
+      const { maxDeliveries } = this.#options;
+      this.#deadLetters?.add(index, 'deaths', `its worker died ${maxDeliveries} times while it ran this message alone`);
+    }
+  }
+
+  #tooLarge(index: number, bodySize: number): void {
+    const { maxMessageBytes } = this.#options;
+    const text = `the body has ${bodySize} bytes; maxMessageBytes is ${maxMessageBytes}`;
+    this.#deadLetters?.add(index, 'tooLarge', text);
+  }
+
+  #swallowed(bodySize: number, settled: boolean): void {
+    const { maxMessageBytes, maxMemory, onDecodeError } = this.#options;
+    const details = { bodySize, maxMessageBytes, maxMemory };
+    const text = `a body of ${bodySize} bytes came; maxMessageBytes is ${maxMessageBytes}, maxMemory ${maxMemory}`;
+    if (settled) {
+      this.#error(new MessageTooLarge(`${text}: onDecodeError is '${onDecodeError}'`, { details }));
+      return;
+    }
+    const advice = 'it stays unsettled: raise maxMemory, or set onDecodeError to reject it';
+    this.#error(new MessageTooLarge(`${text}. It does not fit in memory to be dead-lettered; ${advice}`, { details }));
+  }
+
+  #fromWorker(worker: number, message: FromWorker): void {
+    if (message.type === 'failed') {
+      const { type: _, error, ...rest } = message;
+      this.emit('failed', { error: fromPortable(error), count: 1, worker, ...rest });
+    } else if (message.type === 'failures') {
+      for (const [name, count] of Object.entries(message.counts)) {
+        this.emit('failed', { error: fromPortable({ name, message: `${count} more failures in a second` }), count, worker });
+      }
+    } else if (message.type === 'log') {
+      this.#options.logger?.[message.level]({ worker, ...message.fields }, message.text);
+    }
+  }
+
+  #error(error: Error): void {
+    this.#options.logger?.error({ err: error }, error.message);
+    if (this.listenerCount('error') > 0) this.emit('error', error);
+  }
+
+  #closeOn(signal: AbortSignal): void {
+    if (signal.aborted) void this.close();
+    else signal.addEventListener('abort', () => void this.close(), { once: true });
+  }
+
+  #shutDown(error: Error | undefined): Promise<void> {
+    this.#closing ??= this.#stop().then(() => {
+      this.#settleClosed(error);
+      this.emit('closed');
+    });
+    return this.#closing;
+  }
+
+  async #stop(): Promise<void> {
+    const started = this.#state !== 'idle';
+    this.#state = 'closing';
+    clearInterval(this.#tick);
+    if (started) {
+      try {
+        await this.#source.cancel(CANCEL_TIMEOUT);
+      } catch (error) {
+        this.#error(error as Error);
+      }
+      this.#dispatcher.giveBack();
+      this.#source.flush();
+      await this.#endWorkers();
+      this.#pump();
+      await this.#endDeadLetters();
+      await this.#source.close(CANCEL_TIMEOUT);
+    }
+    await this.#supervisor.destroy();
+    this.#state = 'closed';
+    // Ends the loop that listens for workers.
+    ringAlways(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
+  }
+
+  /** Lets callbacks end; past the deadline aborts them, then their threads. */
+  async #endWorkers(): Promise<void> {
+    const drained = this.#supervisor.drain();
+    if (!(await this.#within(drained, this.#options.drainTimeout))) {
+      this.#supervisor.abortAll('the consumer closes and its drainTimeout is over');
+      if (!(await this.#within(drained, ABORT_GRACE))) this.#supervisor.terminateAll('the consumer closed');
+    }
+    const gone = this.#supervisor.gone();
+    if (await this.#within(gone, TEARDOWN_TIMEOUT)) return;
+    this.#supervisor.terminateAll('its teardown took too long');
+    if (!(await this.#within(gone, this.#options.terminateGrace))) {
+      this.#error(new TimeoutError('a worker thread does not exit: a native call of the handler holds it'));
+    }
+  }
+
+  async #endDeadLetters(): Promise<void> {
+    if (this.#deadLetters === undefined) return;
+    if (!(await this.#within(this.#deadLetters.idle(), CANCEL_TIMEOUT))) {
+      this.#error(new TimeoutError(`${this.#deadLetters.pending} dead letters could not be published: their messages go back`));
+    }
+    await this.#deadLetters.close(CANCEL_TIMEOUT);
+  }
+
+  async #within(work: Promise<void>, milliseconds: number): Promise<boolean> {
+    try {
+      await withDeadline(work, 'closing', milliseconds);
+      return true;
+    } catch (error) {
+      if (error instanceof TimeoutError) return false;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * Option tables: one table per class gives the defaults, the checks, the error texts and the rows of the docs, so that
+ * they cannot drift apart. The TypeScript interface names the keys; the compiler holds table and interface together.
+ */
+import { OptionError } from './errors.js';
+
+/** What a value may be: a test, and the words that complete "must be …". */
+export interface Kind<T> {
+  readonly words: string;
+  readonly test: (value: unknown) => value is T;
+}
+
+export interface OptionRow<T> {
+  readonly kind: Kind<NonNullable<T>>;
+  /** The default, or the words for one that depends on others. Absent: no default. */
+  readonly default?: T | undefined;
+  readonly defaultWords?: string;
+  readonly required?: boolean;
+  readonly doc: string;
+}
+
+export type OptionTable<Options> = { readonly [Key in keyof Required<Options>]: OptionRow<Options[Key]> };
+
+function kind<T>(words: string, test: (value: unknown) => boolean): Kind<T> {
+  return { words, test: test as (value: unknown) => value is T };
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+export const kinds = {
+  boolean: kind<boolean>('true or false', (value) => typeof value === 'boolean'),
+  string: kind<string>('a string', (value) => typeof value === 'string'),
+  name: kind<string>('a string that is not empty', (value) => typeof value === 'string' && value !== ''),
+  object: kind<Record<string, unknown>>('an object', isObject),
+  function: kind<(...args: never[]) => unknown>('a function', (value) => typeof value === 'function'),
+  signal: kind<AbortSignal>('an AbortSignal', (value) => value instanceof AbortSignal),
+  strings: kind<readonly string[]>(
+    'a list of strings',
+    (value) => Array.isArray(value) && value.every((item) => typeof item === 'string'),
+  ),
+  /** A duration. Timers of Node take no more than 2^31 - 1 ms. */
+  milliseconds: kind<number>(
+    'milliseconds: a number from 0 to 2147483647',
+    (value) => typeof value === 'number' && value >= 0 && value <= 0x7fffffff,
+  ),
+  integer: (min: number, max: number): Kind<number> =>
+    kind(
+      `a whole number from ${min} to ${max}`,
+      (value) => Number.isInteger(value) && (value as number) >= min && (value as number) <= max,
+    ),
+  bytes: (min: number, max: number): Kind<number> =>
+    kind(
+      `a number of bytes from ${min} to ${max}`,
+      (value) => Number.isInteger(value) && (value as number) >= min && (value as number) <= max,
+    ),
+  oneOf: <const T extends string>(...values: T[]): Kind<T> =>
+    kind(`one of ${values.map((value) => `'${value}'`).join(', ')}`, (value) => values.includes(value as T)),
+  custom: kind,
+};
+
+/** A value as an error message may show it: short, and never a password inside a URL. */
+function show(value: unknown): string {
+  if (typeof value === 'string') return `'${value.replace(/\/\/([^:@/]*):[^@/]*@/g, '//$1:**@').slice(0, 80)}'`;
+  if (typeof value === 'function') return 'a function';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object' && value !== null) return `an object (${value.constructor?.name ?? 'no prototype'})`;
+  return String(value);
+}
+
+/** The edit distance of two words, for "did you mean". */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/** The known name nearest to what was typed, or undefined if none is near. */
+export function nearest(typed: string, known: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let least = Math.max(2, Math.floor(typed.length / 3)) + 1;
+  for (const name of known) {
+    const far = distance(typed.toLowerCase(), name.toLowerCase());
+    if (far < least) {
+      least = far;
+      best = name;
+    }
+  }
+  return best;
+}
+
+/**
+ * Checks `given` against the table of `owner` and fills in defaults.
+ * Throws `OptionError` on an unknown key, a missing required one, or a value of the wrong kind. `undefined` counts as absent.
+ */
+export function readOptions<Options extends object>(
+  owner: string,
+  table: OptionTable<Options>,
+  given: unknown,
+): Options {
+  if (given !== undefined && !isObject(given)) {
+    throw new OptionError(`${owner}: options must be an object, not ${show(given)}`);
+  }
+  const known = Object.keys(table);
+  for (const key of Object.keys(given ?? {})) {
+    if (Object.hasOwn(table, key)) continue;
+    const hint = nearest(key, known);
+    throw new OptionError(
+      `${owner}: unknown option '${key}'${hint === undefined ? `; it knows ${known.join(', ')}` : `; did you mean '${hint}'?`}`,
+      { details: { option: key } },
+    );
+  }
+  const result: Record<string, unknown> = {};
+  for (const key of known) {
+    const row = table[key as keyof Options] as OptionRow<unknown>;
+    const value = given?.[key];
+    if (value === undefined) {
+      if (row.required) throw new OptionError(`${owner}: the option '${key}' is required: ${row.doc}`, { details: { option: key } });
+      if (row.default !== undefined) result[key] = row.default;
+      continue;
+    }
+    if (!row.kind.test(value)) {
+      throw new OptionError(`${owner}: the option '${key}' must be ${row.kind.words}, not ${show(value)}`, {
+        details: { option: key },
+      });
+    }
+    result[key] = value;
+  }
+  return result as Options;
+}

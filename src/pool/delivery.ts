@@ -1,0 +1,141 @@
+/**
+ * A delivery in shared memory, read where it lies: basic.deliver, content header, body frames, and perhaps frames of
+ * other channels between them, which are skipped. Nothing is decoded before somebody asks. The bytes are lent: after
+ * the settlement they belong to the next message, unless `own` copied them before.
+ */
+import { FRAME_HEAD, FRAME_OVERHEAD } from '../codec/amqp/frames.js';
+import { readProperties, findHeaders, skipShortString } from '../codec/amqp/properties.js';
+import { findString, readTable } from '../codec/amqp/table.js';
+import { type DecodeLimits, decodePayload } from '../codec/decode.js';
+import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
+
+/** For readers that want the frames' fields and never the payload. */
+export const NO_DECODING: DecodeLimits = { accept: new Set(), maxDecodedBytes: 0 };
+
+/** Bytes of a content header's payload before its flags: class, weight, body size. */
+const FLAGS_AT = 12;
+
+export class Delivery implements MessageSource {
+  #bytes: Buffer;
+  #start: number;
+  #header: number;
+  #headerEnd: number;
+  readonly #length: number;
+  readonly #queues: ReadonlyMap<string, string>;
+  readonly #limits: DecodeLimits;
+
+  constructor(
+    bytes: Buffer,
+    start: number,
+    length: number,
+    queues: ReadonlyMap<string, string>,
+    limits: DecodeLimits,
+  ) {
+    this.#bytes = bytes;
+    this.#start = start;
+    this.#length = length;
+    this.#queues = queues;
+    this.#limits = limits;
+    const header = this.#frame(start + this.#sizeAt(start) + FRAME_OVERHEAD);
+    this.#header = header + FRAME_HEAD;
+    this.#headerEnd = this.#header + this.#sizeAt(header);
+  }
+
+  /** Makes the bytes its own, so that they outlive the settlement. */
+  own(): void {
+    const copy = Buffer.allocUnsafeSlow(this.#length);
+    copy.set(this.#bytes.subarray(this.#start, this.#start + this.#length));
+    this.#header -= this.#start;
+    this.#headerEnd -= this.#start;
+    this.#start = 0;
+    this.#bytes = copy;
+  }
+
+  readProperties(): MessageProperties {
+    return readProperties(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
+  }
+
+  readHeaders(): Record<string, unknown> {
+    const at = findHeaders(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
+    return at < 0 ? Object.create(null) : readTable(this.#bytes, at, this.#headerEnd);
+  }
+
+  readDeliveryInfo(): DeliveryInfo {
+    const bytes = this.#bytes;
+    const end = this.#start + FRAME_HEAD + this.#sizeAt(this.#start);
+    let at = this.#start + FRAME_HEAD + 4;
+    const text = (): string => {
+      const next = skipShortString(bytes, at, end);
+      const value = bytes.utf8Slice(at + 1, next);
+      at = next;
+      return value;
+    };
+    const consumerTag = text();
+    const deliveryTag = bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4);
+    const redelivered = (bytes[at + 8]! & 1) === 1;
+    at += 9;
+    const exchange = text();
+    const routingKey = text();
+    const queue = this.#queues.get(consumerTag) ?? '';
+    return { exchange, routingKey, redelivered, consumerTag, deliveryTag, queue };
+  }
+
+  readBody(): Buffer {
+    return Buffer.from(this.#body());
+  }
+
+  decode(): unknown {
+    const bytes = this.#bytes;
+    const at = this.#header + FLAGS_AT;
+    const end = this.#headerEnd;
+    const flags = bytes.readUInt16BE(at);
+    let next = at + 2;
+    let contentType: string | undefined;
+    let contentEncoding: string | undefined;
+    let compression: string | undefined;
+    if (flags & 0x8000) {
+      const after = skipShortString(bytes, next, end);
+      contentType = bytes.latin1Slice(next + 1, after);
+      next = after;
+    }
+    if (flags & 0x4000) {
+      const after = skipShortString(bytes, next, end);
+      contentEncoding = bytes.latin1Slice(next + 1, after);
+      next = after;
+    }
+    // An empty table is its length word: most messages of most senders have nothing in it.
+    if (flags & 0x2000 && bytes.readUInt32BE(next) > 0) compression = findString(bytes, next, end, 'compression');
+    return decodePayload(this.#body(), { contentType, contentEncoding, compression }, this.#limits);
+  }
+
+  /** The body: a view where it lies in one frame, gathered in new memory where it does not. */
+  #body(): Buffer {
+    const size = this.#bytes.readUInt32BE(this.#header + 4) * 2 ** 32 + this.#bytes.readUInt32BE(this.#header + 8);
+    if (size === 0) return Buffer.alloc(0);
+    let frame = this.#frame(this.#headerEnd + 1);
+    const first = this.#sizeAt(frame);
+    if (first === size) return this.#bytes.subarray(frame + FRAME_HEAD, frame + FRAME_HEAD + size);
+    const whole = Buffer.allocUnsafeSlow(size);
+    for (let filled = 0; filled < size; ) {
+      const part = this.#sizeAt(frame);
+      whole.set(this.#bytes.subarray(frame + FRAME_HEAD, frame + FRAME_HEAD + part), filled);
+      filled += part;
+      if (filled < size) frame = this.#frame(frame + part + FRAME_OVERHEAD);
+    }
+    return whole;
+  }
+
+  #sizeAt(frame: number): number {
+    return this.#bytes.readUInt32BE(frame + 3);
+  }
+
+  /** The first frame of this delivery's channel at or after `frame`. */
+  #frame(frame: number): number {
+    const bytes = this.#bytes;
+    const high = bytes[this.#start + 1];
+    const low = bytes[this.#start + 2];
+    let at = frame;
+    while (bytes[at + 1] !== high || bytes[at + 2] !== low) at += this.#sizeAt(at) + FRAME_OVERHEAD;
+    return at;
+  }
+}

@@ -1,0 +1,346 @@
+/**
+ * The consume loop of one worker thread: claim, decode, call, settle. One endless task of the pool.
+ *
+ * Rules it keeps: the event loop turns at least every millisecond of callbacks or 256 messages; a message's bytes are
+ * not touched after its settlement is in the ring; nothing is settled twice; a suspect runs with nothing beside it.
+ */
+import type { DecodeLimits } from '../codec/decode.js';
+import { KombuError, TimeoutError } from '../errors.js';
+import { Message, type Outcome } from '../message.js';
+import { ring, sleep } from '../pool/bell.js';
+import { fromWords, now } from '../pool/clock.js';
+import { claim, laneHasWork, NONE } from '../pool/lane.js';
+import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/layout.js';
+import { type Memory, openMemory } from '../pool/memory.js';
+import { SettlementWriter } from '../pool/settlement-ring.js';
+import { type FromWorker, toPortableError, type WorkerTask } from '../pool/worker-protocol.js';
+import { MessageContext, type WorkerContext } from './context.js';
+import { Delivery } from '../pool/delivery.js';
+import type { Handler } from './handler.js';
+import { FailureReporter } from './reporter.js';
+import { Run, verdictOf } from './run.js';
+import { Statistics } from './statistics.js';
+
+/** Callbacks may hold the thread this long before the event loop gets a turn, microseconds. */
+const TURN_TIME = 1000;
+const TURN_MESSAGES = 256;
+/** Main is rung after this many settlements, or when the first of them is this old (microseconds). */
+const RING_AFTER = 64;
+const RING_AGE = 250;
+
+const DECODE_VERDICT = {
+  deadLetter: verdict.DEAD,
+  reject: verdict.REJECT,
+  requeue: verdict.REQUEUE,
+  ack: verdict.ACK,
+} as const;
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
+}
+
+export class ConsumeLoop {
+  readonly #task: WorkerTask;
+  readonly #handler: Handler;
+  readonly #base: WorkerContext;
+  readonly #memory: Memory;
+  readonly #block: Int32Array;
+  readonly #ring: SettlementWriter;
+  readonly #statistics: Statistics;
+  readonly #reporter: FailureReporter;
+  readonly #limits: DecodeLimits;
+  #queues: ReadonlyMap<string, string>;
+  readonly #runs = new Set<Run>();
+  /** Callbacks in flight. In manual mode `#runs` also has those that ended unsettled. */
+  #inFlight = 0;
+  /** A suspect that waits for the others to end, or runs by itself. */
+  #alone: Run | undefined;
+  #unrung = 0;
+  #unrungSince = 0;
+  /** True while the loop starts messages: it will ring main itself. */
+  #inTurn = false;
+  /** Wakes the loop when a callback ended, if it waits for that. */
+  #wake: (() => void) | undefined;
+  #clock = 0;
+
+  constructor(task: WorkerTask, handler: Handler, base: WorkerContext, accept: ReadonlySet<string>) {
+    this.#task = task;
+    this.#handler = handler;
+    this.#base = base;
+    this.#memory = openMemory(task.memory);
+    this.#block = new Int32Array(task.block);
+    this.#ring = new SettlementWriter(this.#block, this.#memory.slotWords, task.concurrency, this.#memory.slotCount);
+    this.#statistics = new Statistics(this.#block, task.concurrency);
+    this.#reporter = new FailureReporter((message: FromWorker) => task.port.postMessage(message));
+    this.#limits = { accept, maxDecodedBytes: task.maxDecodedBytes };
+    this.#queues = new Map(Object.entries(task.queues));
+  }
+
+  /** Runs until main says stop and everything that was started has ended. */
+  async run(): Promise<void> {
+    const timer = this.#task.timeout > 0 ? this.#watchTime() : undefined;
+    try {
+      while (!this.#stopping) {
+        this.#statistics.turned();
+        this.#runSome();
+        if (this.#inFlight >= this.#task.concurrency || this.#alone !== undefined) {
+          this.#ringMain();
+          await this.#ended();
+        } else if (laneHasWork(this.#memory)) {
+          await new Promise<void>((resolve) => setImmediate(resolve));
+        } else {
+          this.#ringMain();
+          await sleep(this.#block, block.BELL, block.SLEEPING, () => laneHasWork(this.#memory) || this.#stopping);
+        }
+      }
+      this.#ringMain();
+      while (this.#runs.size > 0) await this.#ended();
+    } finally {
+      clearInterval(timer);
+      this.#reporter.flush();
+      this.#ringMain();
+    }
+  }
+
+  /** The generation changed: what an older one delivered cannot be settled any more. */
+  endGenerations(current: number): void {
+    for (const run of this.#runs) {
+      if (run.generation !== current) {
+        run.context.abort(new KombuError('the channel that delivered this message is gone; the broker gives it out again'));
+      }
+    }
+  }
+
+  abortAll(reason: string): void {
+    for (const run of this.#runs) run.context.abort(new KombuError(reason));
+  }
+
+  setQueues(queues: Readonly<Record<string, string>>): void {
+    this.#queues = new Map(Object.entries(queues));
+  }
+
+  get #stopping(): boolean {
+    return Atomics.load(this.#block, block.STOP) !== stop.RUN;
+  }
+
+  /** Starts messages until there is no room, nothing to claim, or the event loop must turn. */
+  #runSome(): void {
+    this.#clock = now();
+    const until = this.#clock + TURN_TIME;
+    this.#inTurn = true;
+    this.#startUntil(until);
+    this.#inTurn = false;
+  }
+
+  #startUntil(until: number): void {
+    for (let count = 0; count < TURN_MESSAGES && this.#clock < until; count++) {
+      if (this.#inFlight >= this.#task.concurrency || this.#alone !== undefined || this.#stopping) return;
+      const index = claim(this.#memory, this.#task.incarnation);
+      if (index === NONE) return;
+      const before = this.#unrung > 0 ? this.#unrungSince : this.#clock;
+      const run = this.#open(index);
+      if (run !== undefined) this.#start(run);
+      // A callback that took long is likely followed by another: its settlement must not wait for that one.
+      if (this.#unrung >= RING_AFTER || (this.#unrung > 0 && this.#clock - before > RING_AGE)) this.#ringMain();
+    }
+  }
+
+  #open(index: number): Run | undefined {
+    const words = this.#memory.slotWords;
+    const at = index << slot.SHIFT;
+    const delivery = new Delivery(
+      this.#memory.bytes,
+      words[at + slot.OFFSET]!,
+      words[at + slot.LENGTH]!,
+      this.#queues,
+      this.#limits,
+    );
+    const context = new MessageContext(this.#base, words[at + slot.ATTEMPTS]! + 1);
+    const run = new Run(index, delivery, context, words[at + slot.CHANNEL_GENERATION]!, this);
+    this.#runs.add(run);
+    if ((words[at + slot.FLAGS]! & flag.ALONE) !== 0) {
+      this.#alone = run;
+      if (this.#inFlight > 0) return undefined;
+    }
+    return run;
+  }
+
+  #start(run: Run): void {
+    const handler = this.#handler;
+    run.startedAt = this.#clock;
+    run.row = this.#statistics.started(run.index, this.#clock);
+    this.#inFlight++;
+    this.#memory.slotWords[(run.index << slot.SHIFT) + slot.STARTED] = 1;
+    let result: unknown;
+    try {
+      // Decoding is under the same suspicion as the callback: a body that takes the thread down is found the same way.
+      const body = handler.decodes ? run.message.payload : undefined;
+      try {
+        result = handler.call(body, run.message, run.context);
+      } catch (error) {
+        this.#fail(run, error);
+        return;
+      }
+    } catch (error) {
+      this.#failDecode(run, error);
+      return;
+    }
+    if (isThenable(result)) {
+      result.then(
+        () => this.#succeed(run),
+        (error: unknown) => this.#fail(run, error),
+      );
+    } else {
+      this.#succeed(run);
+    }
+  }
+
+  #succeed(run: Run): void {
+    if (run.ended) return;
+    this.#clock = now();
+    if (!run.settled && this.#task.ack === 'auto') this.#settle(run, verdict.ACK, 'ack');
+    this.#end(run);
+  }
+
+  #fail(run: Run, error: unknown): void {
+    if (run.ended) return;
+    this.#clock = now();
+    this.#statistics.failed();
+    this.#report(run, error, run.settled ? 'none' : 'deadLetter');
+    if (!run.settled) {
+      this.#writeNote(run.index, 'failed', error);
+      this.#settle(run, verdict.DEAD, 'reject');
+    }
+    this.#end(run);
+  }
+
+  #failDecode(run: Run, error: unknown): void {
+    this.#clock = now();
+    this.#statistics.failed();
+    const action = this.#task.onDecodeError;
+    this.#report(run, error, action);
+    if (action === 'deadLetter') this.#writeNote(run.index, 'decode', error);
+    this.#settle(run, DECODE_VERDICT[action], action === 'ack' || action === 'requeue' ? action : 'reject');
+    this.#end(run);
+  }
+
+  settledByCallback(run: Run, outcome: Outcome): void {
+    run.settled = true;
+    // Its user may still read the message, whose bytes main gives away from here on.
+    run.delivery.own();
+    if (!run.ended) this.#statistics.settledEarly(run.row);
+    this.#clock = now();
+    this.#push(run, verdictOf[outcome]);
+    if (run.ended) {
+      this.#runs.delete(run);
+      this.#wakeUp();
+    }
+    this.#ringMain();
+  }
+
+  #settle(run: Run, said: number, outcome: Outcome): void {
+    run.settled = true;
+    Message.close(run.message, outcome);
+    this.#push(run, said);
+  }
+
+  #push(run: Run, said: number): void {
+    const words = this.#memory.slotWords;
+    const at = run.index << slot.SHIFT;
+    this.#statistics.settled(this.#clock - fromWords(words[at + slot.ARRIVAL_HI]!, words[at + slot.ARRIVAL_LO]!));
+    this.#ring.push(run.index, said);
+    if (this.#unrung++ === 0) this.#unrungSince = this.#clock;
+  }
+
+  #end(run: Run): void {
+    run.ended = true;
+    this.#inFlight--;
+    this.#statistics.ended(run.row, run.startedAt, this.#clock);
+    if (run.settled) this.#runs.delete(run);
+    else this.#memory.slotWords[(run.index << slot.SHIFT) + slot.STARTED] = 0;
+    if (this.#alone === run) {
+      this.#alone = undefined;
+    } else if (this.#alone !== undefined && this.#inFlight === 0) {
+      this.#start(this.#alone);
+    }
+    this.#wakeUp();
+  }
+
+  /** Resolves when the next callback ends, or main says stop. */
+  #ended(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    if (wake !== undefined) {
+      this.#wake = undefined;
+      wake();
+    } else if (!this.#inTurn) {
+      // The loop sleeps with callbacks in flight: nobody else tells main.
+      this.#ringMain();
+    }
+  }
+
+  #ringMain(): void {
+    if (this.#unrung === 0) return;
+    this.#unrung = 0;
+    ring(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
+  }
+
+  /** Fails messages whose callbacks are over their time, while the event loop still turns to do it. */
+  #watchTime(): NodeJS.Timeout {
+    const limit = this.#task.timeout;
+    return setInterval(
+      () => {
+        const latest = now() - limit * 1000;
+        for (const run of this.#runs) {
+          if (run.ended || run.row < 0 || run.startedAt > latest) continue;
+          const error = new TimeoutError(`the callback took longer than its timeout of ${limit} ms`, {
+            details: { timeout: limit },
+          });
+          run.context.abort(error);
+          this.#fail(run, error);
+        }
+      },
+      Math.max(5, Math.min(250, limit / 4)),
+    );
+  }
+
+  #report(run: Run, error: unknown, outcome: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'none'): void {
+    const portable = toPortableError(error);
+    this.#reporter.report(this.#clock, portable.name, () => {
+      const { deliveryTag, queue } = run.delivery.readDeliveryInfo();
+      const messageId = this.#messageId(run);
+      return {
+        type: 'failed',
+        error: portable,
+        deliveryTag,
+        queue,
+        attempt: run.context.attempt,
+        outcome,
+        ...(messageId === undefined ? {} : { messageId }),
+      };
+    });
+  }
+
+  #messageId(run: Run): string | undefined {
+    try {
+      return run.delivery.readProperties().messageId;
+    } catch {
+      // The header itself may be what could not be decoded; the report then goes without.
+      return undefined;
+    }
+  }
+
+  /** Why the message failed, for its dead letter: in the slot, so that it survives this thread. */
+  #writeNote(index: number, what: 'decode' | 'failed', error: unknown): void {
+    const { name, message, stack } = toPortableError(error);
+    const start = index * NOTE_BYTES;
+    const text = `${what}\n${stack?.includes(message) ? stack : `${name}: ${message}`}`;
+    const written = this.#memory.noteBytes.write(text, start + 2, NOTE_BYTES - 2, 'utf8');
+    this.#memory.noteBytes.writeUInt16BE(written, start);
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * One message on its way through a callback: where its bytes are, what it was settled as, when it began.
+ */
+import { Message, type Outcome } from '../message.js';
+import { verdict } from '../pool/layout.js';
+import type { MessageContext } from './context.js';
+import type { Delivery } from '../pool/delivery.js';
+
+export interface RunOwner {
+  /** The callback settled its message itself. */
+  settledByCallback(run: Run, outcome: Outcome): void;
+}
+
+export const verdictOf: Readonly<Record<Outcome, number>> = {
+  ack: verdict.ACK,
+  reject: verdict.REJECT,
+  requeue: verdict.REQUEUE,
+};
+
+export class Run {
+  readonly message: Message;
+  row = -1;
+  startedAt = 0;
+  settled = false;
+  /** The callback returned, failed or was given up. */
+  ended = false;
+
+  constructor(
+    readonly index: number,
+    readonly delivery: Delivery,
+    readonly context: MessageContext,
+    readonly generation: number,
+    owner: RunOwner,
+  ) {
+    this.message = new Message(delivery, (outcome, multiple) => {
+      if (multiple) {
+        throw new RangeError(
+          'ack({ multiple: true }) cannot work on a worker thread: the deliveries before this one may belong to other workers',
+        );
+      }
+      owner.settledByCallback(this, outcome);
+    });
+  }
+}

@@ -1,0 +1,117 @@
+/** Compression: kombu's names, streams of other writers, and bodies made to do harm. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import zlib from 'node:zlib';
+import fc from 'fast-check';
+import { compress, decompress, names, register } from '#src/codec/compression';
+import { DecodeError, EncodeError, MessageTooLarge } from '#src/errors';
+
+const text = Buffer.from('worker broth 消息 '.repeat(500));
+
+test("names and content types are kombu's", () => {
+  assert.deepEqual(names(), ['brotli', 'gzip', 'zlib']);
+  assert.equal(compress(text, 'zlib').contentType, 'application/x-gzip');
+  assert.equal(compress(text, 'gzip').contentType, 'application/x-gzip');
+  assert.equal(compress(text, 'brotli').contentType, 'application/x-brotli');
+  assert.deepEqual(zlib.inflateSync(compress(text, 'gzip').body), text, 'gzip is a zlib stream, as in kombu');
+});
+
+for (const name of ['zlib', 'gzip', 'brotli']) {
+  test(`${name}: any body survives, by name and by content type`, () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 3000 }), (bytes) => {
+        const { body, contentType } = compress(bytes, name);
+        assert.deepEqual(decompress(body, name), Buffer.from(bytes));
+        assert.deepEqual(decompress(body, contentType), Buffer.from(bytes));
+      }),
+    );
+    const large = Buffer.alloc(3_000_000, 'mozuku');
+    assert.ok(decompress(compress(large, name).body, name).equals(large));
+  });
+
+  test(`${name}: a stream that is cut off anywhere is a DecodeError`, () => {
+    const { body } = compress(text, name);
+    for (let length = 0; length < body.length; length++) {
+      assert.throws(() => decompress(body.subarray(0, length), name), DecodeError, `cut to ${length}`);
+    }
+  });
+
+  test(`${name}: bytes behind the end of the stream are a DecodeError`, () => {
+    const { body } = compress(text, name);
+    for (const tail of [Buffer.of(0), Buffer.from('more'), body]) {
+      assert.throws(() => decompress(Buffer.concat([body, tail]), name), DecodeError);
+    }
+  });
+
+  test(`${name}: garbage is a DecodeError, or what it happens to say`, () => {
+    fc.assert(
+      fc.property(fc.uint8Array(), (bytes) => {
+        try {
+          decompress(Buffer.from(bytes), name);
+        } catch (error) {
+          assert.ok(error instanceof DecodeError);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test(`${name}: the limit is exact, and named`, () => {
+    const { body } = compress(text, name);
+    assert.deepEqual(decompress(body, name, { maxBytes: text.length }), text);
+    assert.throws(
+      () => decompress(body, name, { maxBytes: text.length - 1 }),
+      (error: unknown) => {
+        assert.ok(error instanceof MessageTooLarge);
+        assert.match(error.message, new RegExp(`maxDecodedBytes.*${text.length - 1}`));
+        assert.equal(error.details.maxBytes, text.length - 1);
+        return true;
+      },
+    );
+    assert.throws(() => decompress(body, name, { maxBytes: 0 }), MessageTooLarge);
+    assert.equal(decompress(compress(Buffer.alloc(0), name).body, name, { maxBytes: 0 }).length, 0);
+  });
+
+  test(`${name}: a bomb is refused without growing past the limit`, () => {
+    const bomb = compress(Buffer.alloc(200 * 1024 * 1024), name).body;
+    const limit = 4 * 1024 * 1024;
+    const before = process.memoryUsage().arrayBuffers;
+    assert.throws(() => decompress(bomb, name, { maxBytes: limit }), MessageTooLarge);
+    const grown = process.memoryUsage().arrayBuffers - before;
+    assert.ok(grown <= limit + 1024 * 1024, `grew by ${grown} bytes`);
+  });
+}
+
+test('real gzip streams, of one member or several, are read under the same type', () => {
+  assert.deepEqual(decompress(zlib.gzipSync(text), 'application/x-gzip'), text);
+  const two = Buffer.concat([zlib.gzipSync(text), zlib.gzipSync(text)]);
+  assert.deepEqual(decompress(two, 'gzip'), Buffer.concat([text, text]));
+  assert.throws(() => decompress(Buffer.concat([zlib.gzipSync(text), Buffer.from('tail')]), 'gzip'), DecodeError);
+  const wrongSum = zlib.gzipSync(text);
+  wrongSum.writeUInt8(wrongSum.readUInt8(wrongSum.length - 5) ^ 1, wrongSum.length - 5);
+  assert.throws(() => decompress(wrongSum, 'gzip'), DecodeError);
+});
+
+test('an unknown compression is named, with those that are there', () => {
+  assert.throws(() => decompress(text, 'application/x-bz2'), /'application\/x-bz2'.*brotli, gzip, zlib/);
+  assert.throws(() => decompress(text, 'constructor'), DecodeError);
+  assert.throws(() => compress(text, 'bzip2'), EncodeError);
+});
+
+test('a compression of the user is used; what it throws is wrapped, and its output is held to the limit', () => {
+  const flip = (body: Buffer): Buffer => Buffer.from(body).reverse();
+  register(flip, flip, 'application/x-flip', ['flip']);
+  const { body, contentType } = compress(text, 'flip');
+  assert.equal(contentType, 'application/x-flip');
+  assert.deepEqual(decompress(body, contentType), text);
+  assert.throws(() => decompress(body, 'flip', { maxBytes: 10 }), MessageTooLarge);
+  const fail = (): Buffer => {
+    throw 'a string';
+  };
+  register(fail, fail, 'application/x-fail', ['fail']);
+  assert.throws(() => compress(text, 'fail'), EncodeError);
+  assert.throws(() => decompress(text, 'fail'), DecodeError);
+  register(null, null, 'application/x-none', ['none']);
+  assert.throws(() => compress(text, 'none'), EncodeError);
+  assert.throws(() => decompress(text, 'none'), DecodeError);
+});
