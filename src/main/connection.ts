@@ -172,11 +172,11 @@ export class Connection extends EventEmitter<ConnectionEvents> {
     return this.#openingDefault;
   }
 
-  /** Closes the connection and all its channels; after 5 s without an answer the socket is cut. Never rejects. */
-  async close(): Promise<void> {
+  /** Closes the connection and all its channels; after `timeout` ms without an answer the socket is cut. Never rejects. */
+  async close({ timeout = 5000 }: { readonly timeout?: number } = {}): Promise<void> {
     this.#closed = true;
     this.#attempt?.abort.abort(new ClosedError('the connection was closed while it was being opened'));
-    await this.#amqp?.close();
+    await this.#amqp?.close(timeout);
   }
 
   /** Gives the connection back; one that belongs to no pool is closed. */

@@ -102,7 +102,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     }
     const list = Array.isArray(queues) ? (queues as readonly Queue[]) : [queues as Queue];
     if (list.length === 0 || !list.every((queue) => queue instanceof Queue)) {
-      throw new OptionError('ShardedConsumer: the second argument must be a Queue, or a list of them that is not empty');
+      throw new OptionError(
+        'ShardedConsumer: the second argument must be a Queue, or a list of them that is not empty',
+      );
     }
     const read = readShardedOptions(options);
     connectableTransport(connection.transport);
@@ -309,7 +311,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
   #oversizeOutcome(): typeof verdict.ACK | typeof verdict.REJECT | typeof verdict.REQUEUE | undefined {
     const { onDecodeError, deadLetter } = this.#options;
-    if (onDecodeError === 'reject' || (onDecodeError === 'deadLetter' && deadLetter === 'broker')) return verdict.REJECT;
+    if (onDecodeError === 'reject' || (onDecodeError === 'deadLetter' && deadLetter === 'broker'))
+      return verdict.REJECT;
     if (onDecodeError === 'requeue') return verdict.REQUEUE;
     if (onDecodeError === 'ack' || deadLetter === 'drop') return verdict.ACK;
     return undefined;
@@ -351,7 +354,11 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       this.emit('failed', { error: fromPortable(error), count: 1, worker, ...rest });
     } else if (message.type === 'failures') {
       for (const [name, count] of Object.entries(message.counts)) {
-        this.emit('failed', { error: fromPortable({ name, message: `${count} more failures in a second` }), count, worker });
+        this.emit('failed', {
+          error: fromPortable({ name, message: `${count} more failures in a second` }),
+          count,
+          worker,
+        });
       }
     } else if (message.type === 'log') {
       this.#options.logger?.[message.level]({ worker, ...message.fields }, message.text);
@@ -417,7 +424,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   async #endDeadLetters(): Promise<void> {
     if (this.#deadLetters === undefined) return;
     if (!(await this.#within(this.#deadLetters.idle(), CANCEL_TIMEOUT))) {
-      this.#error(new TimeoutError(`${this.#deadLetters.pending} dead letters could not be published: their messages go back`));
+      this.#error(
+        new TimeoutError(`${this.#deadLetters.pending} dead letters could not be published: their messages go back`),
+      );
     }
     await this.#deadLetters.close(CANCEL_TIMEOUT);
   }

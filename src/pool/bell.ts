@@ -2,10 +2,10 @@
  * How a thread sleeps and is woken, without losing a wake-up and without a system call while it is awake.
  *
  *   sleeper                                   ringer
- *   b = load(bell)                            (work is published)
+ *   b = load(bell)            prepareSleep    (work is published)
  *   sleeping = 1                              if exchange(sleeping, 0) == 1: bell += 1, notify
- *   if there is work: sleeping = 0, go on
- *   else waitAsync(bell, b)
+ *   if there is work: sleeping = 0, go on     cancelSleep
+ *   else waitAsync(bell, b)   sleepUntilRung
  *
  * All accesses are sequentially consistent, so either the sleeper sees the work or the ringer sees it sleeping; and a
  * bell rung between the load and the wait makes the wait return at once. A bell each, never a shared one: a shared bell
@@ -28,27 +28,26 @@ export function ringAlways(words: Int32Array, bell: number, sleeping: number): v
   Atomics.notify(words, bell, 1);
 }
 
-/** Not asleep: there was work, or the bell rang meanwhile. */
-export const AWAKE = undefined;
+/**
+ * First step of going to sleep; returns a token for `sleepUntilRung`. Look for work after it: what is published from now
+ * on rings the bell, what was published before must be seen.
+ */
+export function prepareSleep(words: Int32Array, bell: number, sleeping: number): number {
+  const token = Atomics.load(words, bell);
+  Atomics.store(words, sleeping, 1);
+  return token;
+}
+
+/** There was work after all. */
+export function cancelSleep(words: Int32Array, sleeping: number): void {
+  Atomics.store(words, sleeping, 0);
+}
 
 /**
- * Prepares to sleep. Returns AWAKE if `hasWork` says so, else a promise that resolves when the bell rings.
- * `waitAsync` keeps no thread alive: something referenced (a port, a socket) must.
+ * Sleeps until the bell rings; undefined if it has rung since `prepareSleep`. `waitAsync` keeps no thread alive:
+ * something referenced (a port, a socket) must.
  */
-export function sleep(
-  words: Int32Array,
-  bell: number,
-  sleeping: number,
-  hasWork: () => boolean,
-): Promise<unknown> | typeof AWAKE {
-  const before = Atomics.load(words, bell);
-  Atomics.store(words, sleeping, 1);
-  if (hasWork()) {
-    Atomics.store(words, sleeping, 0);
-    return AWAKE;
-  }
-  const wait = Atomics.waitAsync(words, bell, before);
-  if (wait.async) return wait.value;
-  Atomics.store(words, sleeping, 0);
-  return AWAKE;
+export function sleepUntilRung(words: Int32Array, bell: number, token: number): Promise<unknown> | undefined {
+  const wait = Atomics.waitAsync(words, bell, token);
+  return wait.async ? wait.value : undefined;
 }

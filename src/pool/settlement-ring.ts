@@ -6,6 +6,7 @@
  *
  * In that order a death anywhere leaves either a whole entry or none. Main keeps the reading position to itself.
  */
+import { NONE } from './lane.js';
 import { block, ringStart, slot } from './layout.js';
 
 /** The worker's end. */
@@ -38,27 +39,29 @@ export class SettlementReader {
   readonly #start: number;
   readonly #mask: number;
   #head: number;
+  /** The tail as last looked at: entries before it are whole. */
+  #seen: number;
 
   constructor(blockWords: Int32Array, concurrency: number, slotCount: number) {
     this.#block = blockWords;
     this.#start = ringStart(concurrency);
     this.#mask = slotCount - 1;
     this.#head = Atomics.load(blockWords, block.RING_TAIL);
+    this.#seen = this.#head;
   }
 
   get empty(): boolean {
     return Atomics.load(this.#block, block.RING_TAIL) === this.#head;
   }
 
-  /** Hands every entry there is to `take`; returns how many. */
-  drain(take: (index: number) => void): number {
-    const tail = Atomics.load(this.#block, block.RING_TAIL);
-    const count = (tail - this.#head) | 0;
-    while (this.#head !== tail) {
-      const index = this.#block[this.#start + (this.#head & this.#mask)]!;
-      this.#head = (this.#head + 1) | 0;
-      take(index);
+  /** The next settled slot, or NONE. */
+  take(): number {
+    if (this.#head === this.#seen) {
+      this.#seen = Atomics.load(this.#block, block.RING_TAIL);
+      if (this.#head === this.#seen) return NONE;
     }
-    return count;
+    const index = this.#block[this.#start + (this.#head & this.#mask)]!;
+    this.#head = (this.#head + 1) | 0;
+    return index;
   }
 }

@@ -7,7 +7,7 @@
 import type { DecodeLimits } from '../codec/decode.js';
 import { KombuError, TimeoutError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
-import { ring, sleep } from '../pool/bell.js';
+import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../pool/bell.js';
 import { fromWords, now } from '../pool/clock.js';
 import { claim, laneHasWork, NONE } from '../pool/lane.js';
 import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/layout.js';
@@ -90,7 +90,7 @@ export class ConsumeLoop {
           await new Promise<void>((resolve) => setImmediate(resolve));
         } else {
           this.#ringMain();
-          await sleep(this.#block, block.BELL, block.SLEEPING, () => laneHasWork(this.#memory) || this.#stopping);
+          await this.#sleep();
         }
       }
       this.#ringMain();
@@ -100,6 +100,15 @@ export class ConsumeLoop {
       this.#reporter.flush();
       this.#ringMain();
     }
+  }
+
+  #sleep(): Promise<unknown> | undefined {
+    const token = prepareSleep(this.#block, block.BELL, block.SLEEPING);
+    if (laneHasWork(this.#memory) || this.#stopping) {
+      cancelSleep(this.#block, block.SLEEPING);
+      return undefined;
+    }
+    return sleepUntilRung(this.#block, block.BELL, token);
   }
 
   /** The generation changed: what an older one delivered cannot be settled any more. */

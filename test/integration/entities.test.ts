@@ -1,6 +1,5 @@
-/** Declaring, binding, purging, deleting and getting against a broker. Needs MOZUKU_TEST_AMQP_URL. */
+/** Declaring, binding, purging, deleting and getting against a broker. Needs a broker. */
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { MessageStateError, NotFound, PreconditionFailed, ResourceLocked } from '#src/errors';
 import { Connection } from '#src/main/connection';
@@ -8,14 +7,15 @@ import { binding } from '#src/main/entities/binding';
 import { declareQueue } from '#src/main/entities/declare';
 import { Exchange } from '#src/main/entities/exchange';
 import { Queue } from '#src/main/entities/queue';
+import { sharedBroker, uniqueName } from '../support/rabbitmq.js';
 
-const url = process.env.MOZUKU_TEST_AMQP_URL;
-const skip = url === undefined ? 'NOT RUN: MOZUKU_TEST_AMQP_URL names no broker' : false;
+const url = sharedBroker()?.url;
+const skip = url === undefined ? 'NOT RUN: no broker; use npm test, or set MOZUKU_TEST_AMQP_URL' : false;
 
 describe('entities on a broker', { skip }, () => {
   let connection: Connection;
   const made: (Queue | Exchange)[] = [];
-  const unique = (what: string) => `mozuku-test-${what}-${randomUUID()}`;
+  const unique = (what: string) => uniqueName(`mozuku-${what}`);
   function keep<T extends Queue | Exchange>(entity: T): T {
     made.push(entity);
     return entity;
@@ -65,12 +65,16 @@ describe('entities on a broker', { skip }, () => {
     await queue.declare(connection);
     await using producer = connection.Producer({ exchange });
     await producer.publish('yes', { headers: { kind: 'x', n: 300 }, mandatory: true });
-    await assert.rejects(producer.publish('no', { headers: { kind: 'y', n: 300 }, mandatory: true }), { name: 'MessageReturned' });
+    await assert.rejects(producer.publish('no', { headers: { kind: 'y', n: 300 }, mandatory: true }), {
+      name: 'MessageReturned',
+    });
     const more = { arguments: { 'x-match': 'any', other: true } };
     await queue.bindTo(exchange, more, connection);
     await producer.publish('yes', { headers: { other: true }, mandatory: true });
     await queue.unbindFrom(exchange, more, connection);
-    await assert.rejects(producer.publish('no', { headers: { other: true }, mandatory: true }), { name: 'MessageReturned' });
+    await assert.rejects(producer.publish('no', { headers: { other: true }, mandatory: true }), {
+      name: 'MessageReturned',
+    });
   });
 
   it('give a queue without a name the name that the broker makes', async () => {
@@ -98,12 +102,15 @@ describe('entities on a broker', { skip }, () => {
   it('reject with the class of what went wrong', async () => {
     const queue = keep(new Queue(unique('q')));
     await queue.declare(connection);
-    await assert.rejects(new Queue(queue.name, undefined, { durable: false }).declare(connection), (error: PreconditionFailed) => {
-      assert.ok(error instanceof PreconditionFailed);
-      assert.match(error.message, /^declaring queue '.*': PRECONDITION_FAILED - inequivalent arg 'durable'/);
-      assert.equal(error.details.replyCode, 406);
-      return true;
-    });
+    await assert.rejects(
+      new Queue(queue.name, undefined, { durable: false }).declare(connection),
+      (error: PreconditionFailed) => {
+        assert.ok(error instanceof PreconditionFailed);
+        assert.match(error.message, /^declaring queue '.*': PRECONDITION_FAILED - inequivalent arg 'durable'/);
+        assert.equal(error.details.replyCode, 406);
+        return true;
+      },
+    );
     await assert.rejects(new Queue('no-such', undefined, { passive: true }).declare(connection), NotFound);
     await assert.rejects(new Exchange('no-such', { passive: true }).declare(connection), NotFound);
     await assert.rejects(new Queue('no-such').get(connection), NotFound);
@@ -161,7 +168,10 @@ describe('entities on a broker', { skip }, () => {
   it('are declared on a channel of amqplib by declareQueue', async () => {
     const channel = await connection.channel();
     const plain = channel.raw;
-    assert.match(await declareQueue(plain, new Queue('', 'amq.direct', { routingKey: 'k', exclusive: true })), /^amq\.gen-/);
+    assert.match(
+      await declareQueue(plain, new Queue('', 'amq.direct', { routingKey: 'k', exclusive: true })),
+      /^amq\.gen-/,
+    );
     await assert.rejects(declareQueue(plain, new Queue('no-such', undefined, { passive: true })), NotFound);
   });
 });

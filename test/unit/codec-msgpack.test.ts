@@ -56,10 +56,12 @@ test('large whole numbers are integers inside lists, maps, sets and what toJSON 
   assert.equal(value.list[1], big);
 });
 
-test('an encoded body keeps its bytes when others are encoded after it', () => {
+test('an encoded body keeps its bytes when others are encoded after it, and keeps no other memory', () => {
   const first = packMsgpack({ a: 'first' });
   for (let i = 0; i < 100; i++) packMsgpack({ b: `other ${i}` });
   assert.deepEqual(unpackMsgpack(first), { a: 'first' });
+  packMsgpack('x'.repeat(1_000_000));
+  assert.ok(packMsgpack(1).buffer.byteLength <= Buffer.poolSize, "a small body holds msgpackr's large buffer");
 });
 
 test('bytes decoded out of shared memory are copies, and the body gets no property', () => {

@@ -5,7 +5,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { after, before, describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { AccessRefused, ClosedError, ConnectionError, TimeoutError, TransportNotAvailable } from '#src/errors';
-import { openAmqp, reconnectDelay } from '#src/main/amqp-client';
+import { LongIntegers, openAmqp, reconnectDelay } from '#src/main/amqp-client';
 import { Connection } from '#src/main/connection';
 import { errorFromAmqp, withDeadline } from '#src/main/errors-from-amqp';
 
@@ -46,7 +46,9 @@ describe('connecting to what is no broker', () => {
     const connection = new Connection(`amqp://u:${SECRET}@nowhere.invalid/v`);
     assert.equal(connection.connected, false);
     assert.equal(inspect(connection), 'Connection <amqp://u:**@nowhere.invalid:5672/v, not connected>');
-    assert.ok(!`${connection}${JSON.stringify({ connection })}${inspect({ connection }, { depth: 9 })}`.includes(SECRET));
+    assert.ok(
+      !`${connection}${JSON.stringify({ connection })}${inspect({ connection }, { depth: 9 })}`.includes(SECRET),
+    );
   });
 
   it('rejects with ConnectionError and its cause when the port is closed', async () => {
@@ -235,7 +237,10 @@ describe('waiting', () => {
     assert.equal(await withDeadline(Promise.resolve(1), 'x', 1000), 1);
     await assert.rejects(withDeadline(Promise.reject(new Error('inner')), 'x', 1000), /inner/);
     const never = new Promise(() => undefined);
-    await assert.rejects(withDeadline(never, 'thinking', 5), { name: 'TimeoutError', message: 'thinking: no answer within 5 ms' });
+    await assert.rejects(withDeadline(never, 'thinking', 5), {
+      name: 'TimeoutError',
+      message: 'thinking: no answer within 5 ms',
+    });
     await assert.rejects(withDeadline(never, 'x', 1000, AbortSignal.abort(new Error('gone'))), /gone/);
   });
 
@@ -246,5 +251,72 @@ describe('waiting', () => {
     );
     assert.equal(reconnectDelay(0, { random: 0 }), 80);
     assert.ok(reconnectDelay(0, { random: 0.999 }) < 120);
+  });
+});
+
+describe('LongIntegers', () => {
+  const frame = (type: number, payload: Buffer) => {
+    const head = Buffer.from([type, 0, 1, 0, 0, 0, 0]);
+    head.writeUInt32BE(payload.length, 3);
+    return Buffer.concat([head, payload, Buffer.from([0xce])]);
+  };
+  const field = (key: string, type: string, ...bytes: number[]) =>
+    Buffer.concat([Buffer.from([key.length]), Buffer.from(key + type), Buffer.from(bytes)]);
+  const long = (type: string) => field('LLL', type, 0x4c, 0, 0, 1, 0, 0, 0, 0x4c);
+  const sized = (...parts: Buffer[]) => {
+    const size = Buffer.alloc(4);
+    size.writeUInt32BE(Buffer.concat(parts).length);
+    return Buffer.concat([size, ...parts]);
+  };
+  /** A content header with the content type 'L' and headers of every shape, whose long integers have the type `type`. */
+  function header(type: string): Buffer {
+    const table = sized(
+      long(type),
+      field('t', 't', 0x4c),
+      field('s', 'S', ...sized(Buffer.from('LLLLLLLL'))),
+      field('a', 'A', ...sized(Buffer.from(type), Buffer.alloc(8, 'L'), Buffer.from('V'))),
+      field('f', 'F', ...sized(long(type), field('D', 'D', 2, 0x4c, 0, 0, 0))),
+      field('d', 'd', ...Buffer.alloc(8, 'L')),
+      long(type),
+    );
+    const start = Buffer.from([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xa0, 0, 1, 0x4c]);
+    return frame(2, Buffer.concat([start, table]));
+  }
+  const stream = (type: string) => [
+    frame(1, Buffer.alloc(40, 'L')),
+    header(type),
+    frame(3, Buffer.from('LLL')),
+    header(type),
+  ];
+
+  it('changes the type of long integers, and nothing else, wherever the bytes are cut', () => {
+    const input = Buffer.concat(stream('L'));
+    const wanted = Buffer.concat(stream('l'));
+    for (let size = 1; size <= input.length; size++) {
+      const integers = new LongIntegers();
+      const output: Buffer[] = [];
+      for (let at = 0; at < input.length; at += size) {
+        output.push(Buffer.from(integers.pass(Buffer.from(input.subarray(at, at + size)))));
+      }
+      assert.ok(Buffer.concat(output).equals(wanted), `in pieces of ${size}`);
+    }
+  });
+
+  it('passes on what it does not understand', () => {
+    const strange = [
+      Buffer.from('AMQP\0\0\x09\x01'),
+      frame(2, Buffer.from([0, 60])),
+      frame(2, Buffer.from([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0x20, 0, 0xff, 0xff, 0xff, 0xff, 1, 0x4c, 0x4c])),
+      frame(2, Buffer.from([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xe0, 0, 0xff, 1, 0x4c])),
+      frame(
+        2,
+        Buffer.concat([
+          Buffer.from([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0x20, 0]),
+          sized(field('k', '?', 0x4c, 0x4c)),
+        ]),
+      ),
+    ];
+    for (const bytes of strange)
+      assert.ok(new LongIntegers().pass(Buffer.from(bytes)).equals(bytes) || bytes[14] === 0xff);
   });
 });

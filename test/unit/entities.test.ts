@@ -15,7 +15,15 @@ describe('Exchange', () => {
     const { name, type, durable, autoDelete, passive, deliveryMode, noDeclare } = exchange;
     assert.deepEqual(
       { name, type, durable, autoDelete, passive, deliveryMode, noDeclare },
-      { name: 'e', type: 'direct', durable: true, autoDelete: false, passive: false, deliveryMode: undefined, noDeclare: false },
+      {
+        name: 'e',
+        type: 'direct',
+        durable: true,
+        autoDelete: false,
+        passive: false,
+        deliveryMode: undefined,
+        noDeclare: false,
+      },
     );
     assert.throws(() => Object.assign(exchange, { durable: false }), TypeError);
     const table = { 'alternate-exchange': 'a' };
@@ -25,7 +33,10 @@ describe('Exchange', () => {
   });
 
   it('refuses unknown and wrong options', () => {
-    assert.throws(() => new Exchange('e', { typ: 'topic' } as object), { name: 'OptionError', message: /did you mean 'type'/ });
+    assert.throws(() => new Exchange('e', { typ: 'topic' } as object), {
+      name: 'OptionError',
+      message: /did you mean 'type'/,
+    });
     assert.throws(() => new Exchange('e', { deliveryMode: 3 as 1 }), OptionError);
     assert.throws(() => new Exchange(5 as never), OptionError);
   });
@@ -56,7 +67,15 @@ describe('Queue', () => {
     const { durable, exclusive, autoDelete, passive, noAck, routingKey, alias } = queue;
     assert.deepEqual(
       { durable, exclusive, autoDelete, passive, noAck, routingKey, alias },
-      { durable: true, exclusive: false, autoDelete: false, passive: false, noAck: false, routingKey: '', alias: undefined },
+      {
+        durable: true,
+        exclusive: false,
+        autoDelete: false,
+        passive: false,
+        noAck: false,
+        routingKey: '',
+        alias: undefined,
+      },
     );
     assert.ok(queue.exchange?.equals(new Exchange('')));
     assert.throws(() => Object.assign(queue, { durable: false }), TypeError);
@@ -78,7 +97,10 @@ describe('Queue', () => {
       );
       assert.ok(queue.bind(new Connection()).equals(queue));
     }
-    assert.throws(() => new Queue('q', { routingKey: 'k' } as never), { name: 'OptionError', message: /options come third/ });
+    assert.throws(() => new Queue('q', { routingKey: 'k' } as never), {
+      name: 'OptionError',
+      message: /options come third/,
+    });
   });
 
   it('makes arguments of its options, in milliseconds, which win over queueArguments', () => {
@@ -106,7 +128,9 @@ describe('Queue', () => {
 
   it('is equal to one that is declared, bound and consumed alike', () => {
     const base = new Queue('q', 'e', { routingKey: 'k', messageTtl: 5 });
-    assert.ok(base.equals(new Queue('q', new Exchange('e'), { routingKey: 'k', queueArguments: { 'x-message-ttl': 5 } })));
+    assert.ok(
+      base.equals(new Queue('q', new Exchange('e'), { routingKey: 'k', queueArguments: { 'x-message-ttl': 5 } })),
+    );
     assert.ok(base.equals(base.bind(new Connection())));
     assert.ok(!base.equals(base.named('r')));
     assert.ok(!base.equals(new Queue('q', 'e', { routingKey: 'l', messageTtl: 5 })));
@@ -117,7 +141,15 @@ describe('Queue', () => {
 
   it('throws NotBoundError when it would have to ask a broker', async () => {
     const queue = new Queue('q');
-    const asks = [queue.declare(), queue.purge(), queue.delete(), queue.get(), queue.bindTo('e'), queue.unbindFrom('e'), queue.unbind()];
+    const asks = [
+      queue.declare(),
+      queue.purge(),
+      queue.delete(),
+      queue.get(),
+      queue.bindTo('e'),
+      queue.unbindFrom('e'),
+      queue.unbind(),
+    ];
     for (const result of await Promise.allSettled(asks)) {
       assert.equal(result.status, 'rejected');
       assert.ok(result.reason instanceof NotBoundError);
@@ -142,7 +174,10 @@ describe('tables', () => {
   });
 
   it('take dates, bytes, null, lists and tables, and leave undefined out', () => {
-    const made = toTable({ t: new Date(5500), b: Buffer.from('x'), n: null, l: [1, 'a'], o: { p: true }, u: undefined }, 'headers');
+    const made = toTable(
+      { t: new Date(5500), b: Buffer.from('x'), n: null, l: [1, 'a'], o: { p: true }, u: undefined },
+      'headers',
+    );
     assert.deepEqual(made, {
       __proto__: null,
       t: { '!': 'timestamp', value: 5 },
@@ -154,7 +189,10 @@ describe('tables', () => {
   });
 
   it('refuse what AMQP cannot carry, naming where it is', () => {
-    assert.throws(() => toTable({ a: { b: [() => 0] } }, 'headers'), { name: 'EncodeError', message: /^headers\.a\.b\[0\]: a function/ });
+    assert.throws(() => toTable({ a: { b: [() => 0] } }, 'headers'), {
+      name: 'EncodeError',
+      message: /^headers\.a\.b\[0\]: a function/,
+    });
     assert.throws(() => toTable({ a: 2n ** 64n }, 'headers'), EncodeError);
     assert.throws(() => toTable({ a: new Date(-5000) }, 'headers'), EncodeError);
     assert.throws(() => toTable({ ['x'.repeat(256)]: 1 }, 'headers'), EncodeError);
@@ -169,13 +207,16 @@ describe('tables', () => {
       o: { x: 1 },
     });
     assert.equal(Object.getPrototypeOf(read), null);
-    assert.deepEqual({ ...read, o: { ...(read.o as object) } }, {
-      t: new Date(5000),
-      d: '3.14',
-      small: '-0.001',
-      l: [new Date(1000)],
-      o: { x: 1 },
-    });
+    assert.deepEqual(
+      { ...read, o: { ...(read.o as object) } },
+      {
+        t: new Date(5000),
+        d: '3.14',
+        small: '-0.001',
+        l: [new Date(1000)],
+        o: { x: 1 },
+      },
+    );
     assert.deepEqual(Object.keys(fromTable(undefined)), []);
   });
 });

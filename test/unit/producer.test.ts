@@ -30,7 +30,8 @@ describe('Producer', () => {
       { contentEncoding: 'utf-8' },
       { retry: true, retryPolicy: { max_retries: 3 } },
     ];
-    for (const options of wrong) await assert.rejects(producer.publish('x', options), OptionError, JSON.stringify(options));
+    for (const options of wrong)
+      await assert.rejects(producer.publish('x', options), OptionError, JSON.stringify(options));
   });
 
   it('rejects what cannot be encoded before anything is sent', async () => {

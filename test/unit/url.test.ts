@@ -48,7 +48,10 @@ describe('URLs that kombu parsed', () => {
     for (const { url } of urls) {
       const first = new Connection(url);
       const again = new Connection(first.asUri({ includePassword: true }));
-      assert.deepEqual({ ...again.info(), heartbeat: 0 }, { ...first.info(), heartbeat: 0, alternates: [], connectTimeout: 5000 });
+      assert.deepEqual(
+        { ...again.info(), heartbeat: 0 },
+        { ...first.info(), heartbeat: 0, alternates: [], connectTimeout: 5000 },
+      );
     }
   });
 });
@@ -115,7 +118,10 @@ describe('parseUrl', () => {
         () => parseUrl(url),
         (error: unknown) => {
           assert.ok(error instanceof InvalidUrl || error instanceof TransportNotAvailable, String(error));
-          assert.ok(!`${error.message} ${JSON.stringify(error.details)} ${error.stack}`.includes(secret), error.message);
+          assert.ok(
+            !`${error.message} ${JSON.stringify(error.details)} ${error.stack}`.includes(secret),
+            error.message,
+          );
           return true;
         },
         url,
@@ -150,14 +156,20 @@ describe('connection parameters', () => {
     assert.equal(new Connection({ hostname: 'amqp://x/v' }).asUri(), 'amqp://guest:**@x:5672/v');
     assert.equal(new Connection().asUri(), 'amqp://guest:**@localhost:5672//');
     assert.deepEqual([...new Connection(['amqp://a', 'amqp://b']).alternates], ['amqp://a', 'amqp://b']);
-    assert.deepEqual([...new Connection('amqp://a', { alternates: ['amqp://b'] }).alternates], ['amqp://a', 'amqp://b']);
+    assert.deepEqual(
+      [...new Connection('amqp://a', { alternates: ['amqp://b'] }).alternates],
+      ['amqp://a', 'amqp://b'],
+    );
   });
 
   it('are frozen, copied by clone(), and changed by its overrides', () => {
     const connection = new Connection('amqp://me:pw@a/v;amqp://b', { heartbeat: 7, port: 9 });
     assert.ok(Object.isFrozen(connection.parameters));
     const clone = connection.clone();
-    assert.deepEqual({ ...clone.parameters, alternates: clone.alternates.length }, { ...connection.parameters, alternates: 2 });
+    assert.deepEqual(
+      { ...clone.parameters, alternates: clone.alternates.length },
+      { ...connection.parameters, alternates: 2 },
+    );
     const other = connection.clone({ virtualHost: 'w', heartbeat: 0 });
     assert.deepEqual([other.virtualHost, other.heartbeat, other.hostname], ['w', 0, 'a']);
   });
@@ -174,11 +186,16 @@ describe('connection parameters', () => {
   });
 
   it('are refused when unknown or wrong, transport options included', () => {
-    assert.throws(() => new Connection({ heartbeet: 3 } as object), { name: 'OptionError', message: /did you mean 'heartbeat'/ });
+    assert.throws(() => new Connection({ heartbeet: 3 } as object), {
+      name: 'OptionError',
+      message: /did you mean 'heartbeat'/,
+    });
     assert.throws(() => new Connection('amqp://h', { port: 0 }), OptionError);
     assert.throws(() => new Connection('amqp://h', { connectTimeout: -1 }), OptionError);
     assert.throws(() => new Connection('amqp://h', { transportOptions: { frameMax: 4096 } }), OptionError);
-    assert.throws(() => new Connection('amqp://h', { transportOptions: { framemax: 9000 } }), { message: /'frameMax'/ });
+    assert.throws(() => new Connection('amqp://h', { transportOptions: { framemax: 9000 } }), {
+      message: /'frameMax'/,
+    });
     assert.throws(() => new Connection('amqp://h', { alternates: ['kafka://h'] }), TransportNotAvailable);
     assert.throws(() => new Connection([]), KombuError);
   });

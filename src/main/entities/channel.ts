@@ -38,6 +38,8 @@ export class Channel {
   #closing = false;
   #reason: KombuError | undefined;
   #full: Promise<void> | undefined;
+  /** Ends the questions under way; amqplib forgets a get whose message it could not read. */
+  readonly #calls = new Set<() => void>();
   /** Mandatory messages that are not confirmed, by message id, in the order of their publishing. */
   #mandatory = new Map<string, PendingReturn[]>();
 
@@ -54,6 +56,10 @@ export class Channel {
         this.#open = false;
         // Channels hear of their connection's end before the connection knows its reason.
         queueMicrotask(() => resolve(this.reason));
+        // What amqplib has to say to the questions under way comes first: it knows which of them was at fault.
+        setImmediate(() => {
+          for (const end of this.#calls) end();
+        });
       });
     });
   }
@@ -104,11 +110,19 @@ export class Channel {
   ): Promise<T> {
     this.#mustBeOpen(doing);
     signal?.throwIfAborted();
+    let end: () => void = () => undefined;
+    const answer = new Promise<T>((resolve, reject) => {
+      end = () => reject(this.reason ?? new ClosedError(`${doing}: the channel was closed`));
+      this.#calls.add(end);
+      method(this.raw).then(resolve, reject);
+    });
     try {
-      return await withDeadline(method(this.raw), doing, timeout, signal);
+      return await withDeadline(answer, doing, timeout, signal);
     } catch (error) {
       if (signal?.aborted) throw error;
       throw this.#explain(error, doing);
+    } finally {
+      this.#calls.delete(end);
     }
   }
 

@@ -8,7 +8,7 @@
  *     └──── free ─── HELD ◀──────────────────────┘        (HELD: in main's hands)
  */
 import type { Arena } from '../../pool/arena.js';
-import { ring, sleep } from '../../pool/bell.js';
+import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../../pool/bell.js';
 import { fromWords, highWord, lowWord } from '../../pool/clock.js';
 import { LanePublisher, laneHasWork, NONE } from '../../pool/lane.js';
 import {
@@ -97,7 +97,6 @@ export class Dispatcher {
   #alive = false;
   #arrivalHi = 0;
   #arrivalLo = 0;
-  #taking: Registered | undefined;
 
   constructor(memory: Memory, arena: Arena, sink: DispatchSink, maxDeliveries: number) {
     this.#memory = memory;
@@ -216,9 +215,13 @@ export class Dispatcher {
 
   /** Sleeps until a worker rings, unless there are settlements already (undefined). */
   sleep(): Promise<unknown> | undefined {
-    return sleep(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING, () =>
-      this.#incarnations.some((worker) => !worker.reader.empty),
-    );
+    const { boardWords } = this.#memory;
+    const token = prepareSleep(boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
+    if (this.#incarnations.some((worker) => !worker.reader.empty)) {
+      cancelSleep(boardWords, board.MAIN_SLEEPING);
+      return undefined;
+    }
+    return sleepUntilRung(boardWords, board.MAIN_BELL, token);
   }
 
   /** Takes every settlement there is; returns how many. */
@@ -229,15 +232,19 @@ export class Dispatcher {
   }
 
   #drainOne(worker: Registered): number {
-    this.#taking = worker;
-    return worker.reader.drain(this.#take);
+    let count = 0;
+    for (let index = worker.reader.take(); index !== NONE; index = worker.reader.take()) {
+      this.#apply(index, worker.id);
+      count++;
+    }
+    return count;
   }
 
-  /** One entry of a ring. Applied only if the slot is still claimed by that very incarnation. */
-  readonly #take = (index: number): void => {
+  /** One entry of a ring. Counts only if the slot is still claimed by the very incarnation whose ring it was in. */
+  #apply(index: number, owner: number): void {
     const at = index << slot.SHIFT;
     const word = Atomics.load(this.#slots, at + slot.STATE);
-    if ((word & STATE_MASK) !== state.CLAIMED || ((word >>> OWNER_SHIFT) & OWNER_MASK) !== this.#taking!.id) {
+    if ((word & STATE_MASK) !== state.CLAIMED || ((word >>> OWNER_SHIFT) & OWNER_MASK) !== owner) {
       this.counters.stale++;
       return;
     }
@@ -253,7 +260,7 @@ export class Dispatcher {
       this.#hold(index);
       this.#sink.dead(index, 'failed');
     }
-  };
+  }
 
   #settle(index: number, outcome: Outcome): void {
     if (outcome === verdict.ACK) this.counters.acked++;
@@ -328,7 +335,7 @@ export class Dispatcher {
     if (worker === undefined) return { requeued: 0, dead: 0, culprit: NONE };
     this.#drainOne(worker);
     this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, (index) => index);
+    const swept = this.#redistribute(this.#claimedBy(id), blame, false);
     // A bell rung for the dead one woke nobody.
     this.#lane.flush();
     if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
@@ -341,7 +348,7 @@ export class Dispatcher {
    */
   disown(id: number, blame?: ReadonlySet<number>): Swept {
     this.#incarnations = this.#incarnations.filter((candidate) => candidate.id !== id);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, (index) => this.#copy(index));
+    const swept = this.#redistribute(this.#claimedBy(id), blame, true);
     this.#lane.flush();
     this.#wake(swept.requeued);
     return swept;
@@ -361,7 +368,8 @@ export class Dispatcher {
     return found;
   }
 
-  #redistribute(claimed: number[], blame: ReadonlySet<number> | undefined, place: (index: number) => number): Swept {
+  /** `move`: into fresh slots, since the old ones cannot be used while their thread lives. */
+  #redistribute(claimed: number[], blame: ReadonlySet<number> | undefined, move: boolean): Swept {
     const words = this.#slots;
     const started = claimed.filter((index) => words[(index << slot.SHIFT) + slot.STARTED] === 1);
     const guilty = blame ?? new Set(started.length === 1 ? started : []);
@@ -372,7 +380,7 @@ export class Dispatcher {
     let dead = 0;
     for (const old of claimed) {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
-      const index = place(old);
+      const index = move ? this.#copy(old) : old;
       if (generationOver) {
         this.counters.stale++;
         this.#release(index);
