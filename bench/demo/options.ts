@@ -24,18 +24,21 @@ const FLAGS = {
 
 export const HELP = `Usage: npm run demo -- [options]
 
-Publishes messages of many kinds and sizes to a queue of its own, handles them on worker threads
-with a callback that costs CPU, handles a part of them again on the main thread for comparison,
-and checks that every message was handled once and unharmed. Some of them fail on purpose.
+Publishes messages of many kinds and sizes to a queue of its own, handles them
+on worker threads with a callback that costs CPU, does the same with a part of
+them on the main thread for comparison, and checks that every message was
+handled once and unharmed. Some of them go wrong on purpose.
 
-  --messages N    how many messages, 100 to 1000000 (${MESSAGES})
-  --workers N     worker threads, 1 to 64 (${WORKERS})
-  --prefetch N    unsettled messages asked of the broker, 1 to 65535 (the larger of 64 and 16 per worker)
-  --broker URL    a RabbitMQ to use instead of starting one; it gets two queues and a dead-letter queue
-                  whose names begin with "demo-", which are deleted at the end
-  --help          this text
+  --messages N   how many messages, 100 to 1000000 (${MESSAGES})
+  --workers N    worker threads, 1 to 64 (${WORKERS})
+  --prefetch N   unsettled messages asked of the broker, 1 to 65535
+                 (the larger of 64 and 16 for each worker)
+  --broker URL   a RabbitMQ to use instead of starting one; its new queues,
+                 whose names begin with "demo-", are deleted at the end
+  --help         this text
 
-Exit codes: 0 everything checks, 1 something does not, 2 bad usage, 130 interrupted.
+Exit codes: 0 everything checks, 1 something does not, 2 bad usage,
+130 interrupted.
 `;
 
 /** Undefined when help was asked for. Throws UsageError. */

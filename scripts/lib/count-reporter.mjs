@@ -15,12 +15,10 @@ export default async function* count(source) {
     // a file without a single test is itself reported as a passed test
     if (type === 'test:pass' && isFileItself(data)) continue;
     if (data.skip === undefined) counts.ran++;
-    else
-      counts.skipped.push({
-        file: data.file ?? '',
-        name: data.name,
-        reason: data.skip === true ? '' : String(data.skip),
-      });
+    else if (data.skip !== 'test name does not match pattern') {
+      const reason = data.skip === true ? '' : String(data.skip);
+      counts.skipped.push({ file: data.file ?? '', name: data.name, reason });
+    }
   }
   yield `${JSON.stringify(counts)}\n`;
 }

@@ -93,7 +93,6 @@ export async function main(command) {
     console.error(expected ? error.message : error);
     process.exitCode = expected ? error.exitCode : 1;
   }
-  if (wasInterrupted()) process.exitCode = interruptedCode();
 }
 
 /** A line that is seen among the output of compilers and test runners. @param {string} text */

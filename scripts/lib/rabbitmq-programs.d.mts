@@ -11,3 +11,4 @@ export declare function findRabbitMQ(): { server: string; ctl: string; epmd: str
 export declare function ctlSettingsToEnv(settings: CtlSettings): Record<string, string>;
 export declare function ctlSettingsFromEnv(env: Record<string, string | undefined>): CtlSettings | undefined;
 export declare function runCtl(settings: CtlSettings, args: readonly string[]): Promise<string>;
+export declare function programEnv(settings: Omit<CtlSettings, 'ctl'>): Record<string, string>;

@@ -81,7 +81,11 @@ export class RabbitNode {
     }
   }
 
-  /** Use `RabbitNode.start`. */
+  /**
+   * Use `RabbitNode.start`.
+   * @param {number[]} ports
+   * @param {{ config?: Record<string, string>, enabledPlugins?: readonly string[] }} options
+   */
   constructor(ports, { config = {}, enabledPlugins = [] }) {
     const programs = findRabbitMQ();
     if (!programs) throw new Error('rabbitmq-server is not installed on this machine');

@@ -4,7 +4,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { announce, CommandError, run, wasInterrupted } from './project.mjs';
+import { announce, CommandError, interruptedCode, run, wasInterrupted } from './project.mjs';
 import { isCI, provideKombu, provideRabbitMQ } from './provision.mjs';
 import { RabbitNode } from './rabbitmq.mjs';
 import { findTestFiles } from './test-files.mjs';
@@ -78,7 +78,8 @@ export async function runSession({ suites, args, concurrency, timeoutMs, runtime
     }
     for (const text of notRun) announce(text);
     if (runtimes.length > 1) announce(ended.join('\n    '));
-    return exitCode;
+    // a runner that was told to stop may have ended well
+    return exitCode || (wasInterrupted() ? interruptedCode() : 0);
   } finally {
     await node?.dispose();
   }

@@ -175,7 +175,7 @@ function rewriteHeader(data: Buffer, start: number, end: number): void {
   if (at + 4 > end) return;
   const tableEnd = at + 4 + data.readUInt32BE(at);
   const found = data.indexOf(LONG, at + 4);
-  if (found >= 0 && found < tableEnd) rewriteFields(data, at + 4, Math.min(tableEnd, end), true);
+  if (tableEnd <= end && found >= 0 && found < tableEnd) rewriteFields(data, at + 4, tableEnd, true);
 }
 
 /** Walks a table (with keys) or an array. Stops at what it does not understand; amqplib will say what is wrong. */

@@ -16,34 +16,34 @@ import { TcpProxy } from '../support/proxy.js';
 import { brokerTest, nodeTest, queueStats, RabbitNode, uniqueName, waitForQueue } from '../support/rabbitmq.js';
 import { ROOT } from '../support/scripts.js';
 
-/** A connection whose end is a promise of the error's text, empty without one. */
+/** A connection, and a promise of how it ends: the error's text, empty without one. */
 async function open(url: string) {
   const connection = await amqplib.connect(url);
-  let text = '';
-  connection.on('error', (error: Error) => {
-    text = error.message;
-  });
-  const ended = new Promise<string>((resolve) => connection.on('close', () => resolve(text)));
-  return { connection, ended };
+  connection.on('error', () => undefined);
+  const ended = new Promise<string>((resolve) => connection.on('close', (error) => resolve(error?.message ?? '')));
+  return {
+    connection,
+    ended,
+    // a connection that a failed test leaves open would keep the process alive
+    [Symbol.asyncDispose]: () => connection.close().catch(() => undefined),
+  };
 }
 
 /** Publishes a durable message and waits for the broker's confirm. */
 async function publish(url: string, queue: string, body: string): Promise<void> {
-  const { connection } = await open(url);
-  const channel = await connection.createConfirmChannel();
+  await using opened = await open(url);
+  const channel = await opened.connection.createConfirmChannel();
   await channel.assertQueue(queue, { durable: true });
   channel.sendToQueue(queue, Buffer.from(body), { persistent: true, messageId: body });
   await channel.waitForConfirms();
-  await connection.close();
 }
 
 async function getOne(url: string, queue: string): Promise<string | undefined> {
-  const { connection } = await open(url);
-  const channel = await connection.createChannel();
+  await using opened = await open(url);
+  const channel = await opened.connection.createChannel();
   const message = await channel.get(queue);
   if (message) channel.ack(message);
   await channel.close();
-  await connection.close();
   return message ? message.content.toString() : undefined;
 }
 
@@ -64,7 +64,7 @@ nodeTest('a node of its own stops, starts, dies and comes back with its data', a
   await publish(url, 'q', 'first');
   assert.deepEqual(await queueStats(node.ctl.bind(node), 'q'), { ready: 1, unacked: 0, consumers: 0 });
 
-  const first = await open(url);
+  await using first = await open(url);
   await node.stopApp();
   assert.match(await first.ended, /CONNECTION_FORCED|closed/i);
   assert.equal(await refused(port), true);
@@ -72,7 +72,7 @@ nodeTest('a node of its own stops, starts, dies and comes back with its data', a
   assert.equal(await getOne(url, 'q'), 'first');
 
   await publish(url, 'q', 'second');
-  const second = await open(url);
+  await using second = await open(url);
   const pid = node.pid;
   await node.kill();
   await second.ended;
@@ -123,8 +123,8 @@ brokerTest(
   'the shared node: queueStats tells ready, unacked and consumers',
   async (broker) => {
     const queue = uniqueName('stats');
-    const { connection } = await open(broker.url);
-    const channel = await connection.createConfirmChannel();
+    await using opened = await open(broker.url);
+    const channel = await opened.connection.createConfirmChannel();
     await channel.assertQueue(queue, { durable: true, autoDelete: false });
     for (const body of ['1', '2', '3']) channel.sendToQueue(queue, Buffer.from(body));
     await channel.waitForConfirms();
@@ -137,7 +137,6 @@ brokerTest(
     );
     await channel.cancel(consumerTag);
     await channel.deleteQueue(queue);
-    await connection.close();
     await assert.rejects(queueStats(broker.ctl, queue), /no queue/);
   },
   { ctl: true },
@@ -147,7 +146,8 @@ brokerTest('the trace behind the proxy: clean traffic is clean, a double ack is 
   await using proxy = await TcpProxy.listen(broker.url);
   const trace = AmqpTrace.attach(proxy, { keepBodies: true });
   const queue = uniqueName('trace');
-  const { connection, ended } = await open(proxy.url);
+  await using opened = await open(proxy.url);
+  const { connection } = opened;
   const channel = await connection.createConfirmChannel();
   channel.on('error', () => undefined);
   await channel.assertQueue(queue, { durable: true, autoDelete: false });
@@ -174,29 +174,28 @@ brokerTest('the trace behind the proxy: clean traffic is clean, a double ack is 
   );
   trace.assertClean();
 
-  const closed = once(channel, 'close');
+  const closed = new Promise((resolve) => channel.once('close', resolve));
   channel.ack(messages[1]!);
   await closed;
   assert.match(trace.violations.join('\n'), /tag 2 .*already settled/);
   const remover = await connection.createChannel();
   await remover.deleteQueue(queue);
   await connection.close();
-  assert.equal(await ended, '');
+  assert.equal(await opened.ended, '');
 });
 
 brokerTest('the proxy cuts a real connection and lets the next one through', async (broker) => {
   await using proxy = await TcpProxy.listen(broker.url);
   proxy.onConnection((connection) => {
-    if (connection.id === 1) connection.cutAfter(700, 'toClient');
+    if (connection.id === 1) connection.cutAfter(300, 'toClient');
   });
   await assert.rejects(amqplib.connect(proxy.url));
   const first = await proxy.connection(1);
   await first.closed;
-  assert.equal(first.forwarded.toClient, 700);
-  const { connection, ended } = await open(proxy.url);
+  assert.equal(first.forwarded.toClient, 300);
+  await using second = await open(proxy.url);
   proxy.cutAll();
-  assert.match(await ended, /ECONNRESET|closed/i);
-  void connection;
+  assert.match(await second.ended, /ECONNRESET|closed/i);
 });
 
 test('a test that needs a broker fails where CI=true and is skipped elsewhere', async () => {

@@ -114,7 +114,7 @@ describe('entities on a broker', { skip }, () => {
     await assert.rejects(new Queue('no-such', undefined, { passive: true }).declare(connection), NotFound);
     await assert.rejects(new Exchange('no-such', { passive: true }).declare(connection), NotFound);
     await assert.rejects(new Queue('no-such').get(connection), NotFound);
-    await assert.rejects(new Queue(unique('q'), 'amq.no-such').declare(connection), NotFound);
+    await assert.rejects(new Queue(unique('q'), 'amq.no-such', { exclusive: true }).declare(connection), NotFound);
     const exclusive = new Queue(unique('q'), undefined, { exclusive: true });
     await exclusive.declare(connection);
     await using other = new Connection(url!);

@@ -8,7 +8,13 @@
  */
 import { readFileSync } from 'node:fs';
 
-export type Step = undefined | { readonly reset: string } | { readonly wait: Waiter } | { readonly choose: number };
+export type Step =
+  | undefined
+  /** Nothing read so far matters any more: the state is what `System.state` says, at the place named. */
+  | { readonly reset: string }
+  | { readonly wait: Waiter }
+  | { readonly until: () => boolean }
+  | { readonly choose: number };
 export type Thread = Generator<Step, void, number>;
 
 /** A thread's place in an `Atomics.waitAsync`. */
@@ -107,7 +113,7 @@ function yieldCalls(text: string, names: ReadonlySet<string>): string {
   let out = '';
   let from = 0;
   for (let match = call.exec(text); match !== null; match = call.exec(text)) {
-    if (!names.has(match[2]!) || /function\*? $|^\*$/.test(text.slice(Math.max(0, match.index - 10), match.index))) continue;
+    if (!names.has(match[2]!) || match[1] === 'Atomics.' || /function\*? $|^\*$/.test(text.slice(Math.max(0, match.index - 10), match.index))) continue;
     if (match.index > 0 && /[\w$#*]/.test(text[match.index - 1]!)) continue;
     const open = match.index + match[0].length - 1;
     const end = closing(text, open);
@@ -119,21 +125,35 @@ function yieldCalls(text: string, names: ReadonlySet<string>): string {
   return out + text.slice(from);
 }
 
+const PLAIN_READ = /((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g;
+const RING_WRITE = /((?:this\.#?)\b(?:block|slots)|\blaneWords)\[([^[\]]+)\](?=\s*=[^=])/g;
+
+/** Is it memory that another thread may be writing to at this moment? The slots' plain words have one owner at a time. */
+function contended(words: string): boolean {
+  return words === 'laneWords' || words.endsWith('block');
+}
+
 function bodyToSteps(body: string, names: ReadonlySet<string>): string {
-  return yieldCalls(
-    body
-      .replace(/\bAtomics\./g, '(yield, Atomics).')
-      .replace(/((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g, '$read((yield, $1), $2)')
-      .replace(/((?:this\.#?)\b(?:block|slots)|\blaneWords)\[([^[\]]+)\](?=\s*=[^=])/g, '(yield, $1)[$2]'),
-    names,
-  );
+  const steps = yieldCalls(body, names)
+    .replace(/\bAtomics\./g, '(yield, Atomics).')
+    // Plain reads are noted, since what a thread does next depends on them.
+    .replace(PLAIN_READ, (_, words: string, at: string) => `$read(${contended(words) ? `(yield, ${words})` : words}, ${at})`)
+    .replace(RING_WRITE, '(yield, $1)[$2]');
+  // A closure cannot yield: what it does is one step with what stands before it.
+  return steps.replace(/^.*=>.*$/gm, (line) => line.replace(/\(yield, ([\w.#]+)\)/g, '$1'));
 }
 
 /**
  * The exports of compiled modules, their functions and methods turned into generators. `#private` names become public,
- * so that a test can take them into its state. Getters and constructors stay as they are: one step.
+ * so that a test can take them into its state. Getters and constructors stay as they are, and so do the functions named
+ * in `whole`: one step each, for walks that are about something else.
  */
-export function stepping(urls: readonly string[], atomics: RecordingAtomics, layout: object): Record<string, never> {
+export function stepping(
+  urls: readonly string[],
+  atomics: RecordingAtomics,
+  layout: object,
+  whole: readonly string[],
+): Record<string, never> {
   let source = urls
     .map((url) => readFileSync(new URL(url), 'utf8'))
     .join('\n')
@@ -141,6 +161,7 @@ export function stepping(urls: readonly string[], atomics: RecordingAtomics, lay
     .replace(/^\s*\/\/.*$/gm, '')
     .replace(/^import [^;]*;$/gm, '');
   const names = new Set([...source.matchAll(FUNCTION), ...source.matchAll(METHOD)].map((match) => match[1]!));
+  const atOnce = new Set(whole);
   const exported = [...source.matchAll(/^export (?:function|class|const) (\w+)/gm)].map((match) => match[1]!);
   let out = '';
   let from = 0;
@@ -150,7 +171,10 @@ export function stepping(urls: readonly string[], atomics: RecordingAtomics, lay
     const brace = source.indexOf('{', closing(source, open));
     const end = closing(source, brace);
     const head = source.slice(match.index, brace).replace(/function /, 'function* ').replace(/^ {4}/, '    *');
-    out += source.slice(from, match.index) + head + bodyToSteps(source.slice(brace, end), names);
+    const body = bodyToSteps(source.slice(brace, end), names);
+    const name = (match[1] ?? match[2]!).replace('#', '');
+    // Still a generator, since its callers cannot know; it only never yields.
+    out += source.slice(from, match.index) + head + (atOnce.has(name) ? body.replace(/\(yield, ([\w.#]+)\)/g, '$1') : body);
     from = end;
     heads.lastIndex = end;
   }
@@ -167,10 +191,8 @@ export function stepping(urls: readonly string[], atomics: RecordingAtomics, lay
 export interface System {
   readonly atomics: RecordingAtomics;
   readonly threads: readonly Thread[];
-  /** Everything shared, for the state's key. */
-  readonly shared: readonly Int32Array[];
-  /** Facts outside of shared memory that the future depends on. */
-  extra(): string;
+  /** Everything that the future depends on, but for what threads have read since their last reset: whole numbers. */
+  state(add: (value: number) => void): void;
   /** Threads that may die now, by number. */
   mayDie(): readonly number[];
   died(thread: number): void;
@@ -191,6 +213,7 @@ interface Live {
   readonly seen: number[];
   readonly local: string[];
   readonly blocked: (Waiter | undefined)[];
+  readonly until: ((() => boolean) | undefined)[];
   readonly choices: number[];
   readonly over: boolean[];
 }
@@ -202,6 +225,7 @@ function open(make: () => System): Live {
     seen: system.threads.map(() => 0),
     local: system.threads.map(() => ''),
     blocked: system.threads.map(() => undefined),
+    until: system.threads.map(() => undefined),
     choices: system.threads.map(() => 0),
     over: system.threads.map(() => false),
   };
@@ -215,6 +239,7 @@ function advance(live: Live, thread: number, choice: number): void {
   const waiter = live.blocked[thread];
   if (waiter !== undefined) atomics.forget(waiter);
   live.blocked[thread] = undefined;
+  live.until[thread] = undefined;
   live.choices[thread] = 0;
   const { value, done } = threads[thread]!.next(choice);
   live.seen[thread] = atomics.seen;
@@ -227,16 +252,18 @@ function advance(live: Live, thread: number, choice: number): void {
       return advance(live, thread, 0);
     }
     if ('wait' in value) live.blocked[thread] = value.wait;
+    else if ('until' in value) live.until[thread] = value.until;
     else live.choices[thread] = value.choose;
   }
-  live.local[thread] += done ? '!' : '.';
+  // What it waits for belongs to its place: one that waits for the same state it could act on is not yet acting.
+  live.local[thread] += done ? '!' : live.until[thread] !== undefined ? '?' : live.choices[thread]! > 0 ? `${live.choices[thread]}` : '.';
 }
 
 /** Moves are numbered: thread × 16 + choice, or -1 - thread for a death. */
 function moves(live: Live): number[] {
   const found: number[] = [];
   for (let i = 0; i < live.system.threads.length; i++) {
-    if (live.over[i] || live.blocked[i]?.woken === false) continue;
+    if (live.over[i] || live.blocked[i]?.woken === false || live.until[i]?.() === false) continue;
     const choices = live.choices[i]!;
     if (choices === 0) found.push(i * 16);
     else for (let k = 0; k < choices; k++) found.push(i * 16 + k);
@@ -261,17 +288,30 @@ function move(live: Live, number: number): void {
   live.system.check();
 }
 
-function key(live: Live): string {
+/** 53 bits of two hashes: with a million states the chance that any two are taken for one is about 1 in 20,000. */
+function key(live: Live): number {
   const { system, seen, local, blocked, over } = live;
-  let text = system.extra();
-  for (let i = 0; i < local.length; i++) text += `|${local[i]}${seen[i]}${blocked[i]?.woken ?? ''}${over[i]}`;
-  for (const words of system.shared) text += `|${words.join()}`;
-  return text;
+  let a = 0x2545f491;
+  let b = 0x7f4a7c15;
+  const add = (value: number): void => {
+    a = Math.imul(a ^ value, 0x85ebca6b);
+    a ^= a >>> 13;
+    b = Math.imul(b + value, 0xc2b2ae35);
+    b ^= b >>> 16;
+  };
+  for (let i = 0; i < local.length; i++) {
+    for (const char of local[i]!) add(char.charCodeAt(0));
+    add(seen[i]!);
+    const waiter = blocked[i];
+    add((over[i] ? 4 : 0) + (waiter === undefined ? 0 : waiter.woken ? 2 : 1));
+  }
+  system.state(add);
+  return (a >>> 0) * 0x200000 + ((b >>> 0) & 0x1fffff);
 }
 
 /** Walks every interleaving. Throws what the system's checks throw, with the moves that led there. */
 export function walk(make: () => System, limit: number): Walk {
-  const visited = new Set<string>();
+  const visited = new Set<number>();
   const path: number[] = [];
   /** For each state on the path, the moves that are not tried yet. */
   const untried: number[][] = [];

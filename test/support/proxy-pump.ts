@@ -56,7 +56,7 @@ export class Pump {
     });
   }
 
-  /** Stops for good once `bytes` in all have gone through; at once if they have. */
+  /** Calls `onLimit` once exactly `bytes` in all have gone through; at once if they have. */
   cutAfter(bytes: number): void {
     this.#limit = Math.max(bytes, this.forwarded);
     if (this.forwarded === this.#limit) this.#reachedLimit();

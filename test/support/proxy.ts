@@ -10,6 +10,9 @@ export type Direction = 'toServer' | 'toClient';
 /** Sees the bytes of a connection before they are sent on; runs synchronously, so what it saw has not arrived yet. */
 export type ByteObserver = (connection: ProxyConnection, direction: Direction, bytes: Buffer) => void;
 
+/** How long the last bytes before a reset have to be read. */
+const LAST_BYTES_MS = 10;
+
 export type ProxyTarget = string | { host?: string; port: number };
 
 /** One connection of a client, with the proxy's connection to the server. */
@@ -31,7 +34,7 @@ export class ProxyConnection {
     const pump = (direction: Direction, source: Socket, target: Socket) =>
       new Pump(source, target, {
         onBytes: (bytes) => onBytes(this, direction, bytes),
-        onLimit: () => this.cut(),
+        onLimit: () => this.#limitReached(),
       });
     this.#pumps = { toServer: pump('toServer', client, server), toClient: pump('toClient', server, client) };
     for (const socket of this.#sockets) {
@@ -67,7 +70,10 @@ export class ProxyConnection {
     }
   }
 
-  /** Resets both sides when exactly `bytes`, counted from the start of the connection, have gone in `direction`. */
+  /**
+   * Resets both sides when exactly `bytes`, counted from the start of the connection, have gone in `direction`; from then on
+   * nothing goes the other way either.
+   */
   cutAfter(bytes: number, direction: Direction): void {
     this.#pumps[direction].cutAfter(bytes);
   }
@@ -89,6 +95,13 @@ export class ProxyConnection {
   /** At most so many bytes a second; `Infinity` for no limit. */
   throttle(bytesPerSecond: number, direction?: Direction): void {
     for (const pump of this.#choose(direction)) pump.throttle(bytesPerSecond);
+  }
+
+  #limitReached(): void {
+    for (const pump of Object.values(this.#pumps)) pump.stop();
+    // A receiver that finds the last bytes and the reset together may report a normal end instead (libuv does). The
+    // immediate after the timer lets a receiver in this very process read first, even after a stall.
+    setTimeout(() => setImmediate(() => this.cut()), LAST_BYTES_MS);
   }
 
   #choose(direction: Direction | undefined): Pump[] {

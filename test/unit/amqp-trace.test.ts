@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import * as amqp from '../support/amqp-bytes.js';
 import { AmqpTrace } from '../support/amqp-trace.js';
+import * as amqp from '../support/trace-bytes.js';
 
 /** A trace with channel 1 open and a consumer on it; `client` and `server` send bytes on connection 1. */
 function opened(options?: { keepBodies?: boolean }) {
