@@ -1,12 +1,16 @@
 // A producer and a consumer whose callbacks run on the main thread, as kombu's do: node examples/inline.mjs
 // AMQP_URL names the broker. For callbacks that wait more than they compute.
 
-import { once } from 'node:events';
 import { Connection, Exchange, Queue } from 'mozuku';
 
 const connection = new Connection(process.env.AMQP_URL ?? 'amqp://guest:guest@localhost:5672//');
 const media = new Exchange('example-media', { type: 'topic', durable: false, autoDelete: true });
 const videos = new Queue('example-videos', media, { routingKey: 'video.*', expires: 60_000 });
+
+let last;
+const lastCame = new Promise((resolve) => {
+  last = resolve;
+});
 
 const consumer = connection.Consumer(videos, {
   prefetchCount: 10,
@@ -14,7 +18,7 @@ const consumer = connection.Consumer(videos, {
     (body, message) => {
       console.log(message.deliveryInfo.routingKey, body);
       message.ack();
-      if (body.last) consumer.emit('enough');
+      if (body.last) last();
     },
   ],
 });
@@ -23,7 +27,6 @@ consumer.on('error', (error) => console.error(error));
 try {
   // Declares the exchange, the queue and its binding.
   await consumer.consume();
-  const enough = once(consumer, 'enough');
   const producer = connection.Producer({ exchange: media });
   await producer.publish({ name: 'cats.webm', seen: new Date(0) }, { routingKey: 'video.new' });
   await producer.publish({ name: 'dogs.webm', last: true }, { routingKey: 'video.new', compression: 'gzip' });
@@ -31,7 +34,7 @@ try {
   await producer.publish({ name: 'song.ogg' }, { routingKey: 'audio.new', mandatory: true }).catch((error) => {
     console.log(`${error.name}: ${error.message}`);
   });
-  await enough;
+  await lastCame;
 } finally {
   await consumer.close();
   await videos.delete(connection);

@@ -11,12 +11,7 @@ const consumer = new ShardedConsumer(connection, new Queue('thumbnails'), {
   accept: ['msgpack'],
   timeout: 10_000,
   // The workers' context.logger ends here.
-  logger: {
-    debug: () => undefined,
-    info: (fields, text) => console.log(text, fields),
-    warn: (fields, text) => console.warn(text, fields),
-    error: (fields, text) => console.error(text, fields),
-  },
+  logger: console,
 });
 
 consumer.on('failed', ({ error, messageId, outcome }) => console.error(`${messageId}: ${error.message} (${outcome})`));

@@ -35,7 +35,7 @@ function shrink(pixels, width, height) {
 }
 
 /** Returning settles the message; throwing sends it to the dead letters, "thumbnails.dead". */
-export default async function handle({ name, width, height, pixels }, message, context) {
+export default async function handle({ name, width, height, pixels }, _message, context) {
   if (pixels.length !== width * height * 3) throw new RangeError(`${name} has ${pixels.length} bytes`);
   const { columns, rows, result } = shrink(pixels, width, height);
   // The signal aborts when the callback's time is over, or the consumer cannot wait any longer.

@@ -116,6 +116,8 @@ export function protocol(scenario: Scenario): () => System {
     /** Of this generation's entries: which delivery each is, and whether it is settled. */
     let ledger: { delivery: number; open: boolean }[] = [];
     let delivered = 0;
+    /** What the broker gives out a second time: its generation ended unsettled. */
+    let again: number[] = [];
     let left = { deaths: scenario.deaths, withdrawals: scenario.withdrawals, generations: scenario.generations };
     const dead: ('no' | 'dead' | 'disowned' | 'gone')[] = Array(workers).fill('no');
     let reruns = 0;
@@ -163,6 +165,15 @@ export function protocol(scenario: Scenario): () => System {
               yield* dispatcher.flush();
             });
           }
+          if (again.length > 0 && room()) {
+            options.push(function* () {
+              const [delivery = 0, ...rest] = again;
+              again = rest;
+              reruns++;
+              yield* deliver(delivery, true);
+              yield* dispatcher.flush();
+            });
+          }
           if (!bells) {
             if (dispatcher.incarnations.some(({ reader, block: words }) => reader.head !== words[block.RING_TAIL])) {
               options.push(function* () {
@@ -193,18 +204,9 @@ export function protocol(scenario: Scenario): () => System {
             options.push(function* () {
               left = { ...left, generations: left.generations - 1 };
               yield* dispatcher.end();
-              const again = ledger.filter(({ open }) => open).map(({ delivery }) => delivery);
+              again = [...again, ...ledger.filter(({ open }) => open).map(({ delivery }) => delivery)];
               ledger = [];
               yield* dispatcher.begin();
-              for (const delivery of again) {
-                while (!room()) {
-                  yield { choose: 1 };
-                  yield* dispatcher.drain();
-                }
-                reruns++;
-                yield* deliver(delivery, true);
-              }
-              yield* dispatcher.flush();
             });
           }
           for (let w = 0; w < workers; w++) {
@@ -224,13 +226,14 @@ export function protocol(scenario: Scenario): () => System {
           }
         }
         if (options.length === 0) {
-          if (bells && armed !== undefined) {
-            yield { wait: armed };
-          } else {
-            yield {
-              until: () => dead.includes('dead') || dispatcher.incarnations.some(({ reader, block: words }) => reader.head !== words[block.RING_TAIL]),
-            };
-          }
+          // A bell, the exit of a thread, or (by magic, where bells are not the matter) a settlement.
+          yield {
+            until: () =>
+              dead.includes('dead') ||
+              (bells
+                ? armed?.woken === true
+                : dispatcher.incarnations.some(({ reader, block: words }) => reader.head !== words[block.RING_TAIL])),
+          };
           continue;
         }
         const choice = yield { choose: options.length };
@@ -284,6 +287,7 @@ export function protocol(scenario: Scenario): () => System {
         for (const count of [...times.settled, ...times.run]) add(count);
         for (const row of ledger) add(row.delivery * 2 + (row.open ? 1 : 0));
         for (const how of dead) add(how.length);
+        for (const delivery of again) add(delivery + 100);
         add(((delivered * 8 + left.deaths) * 8 + left.withdrawals) * 8 + left.generations);
         add(reruns * 8 + (armed === undefined ? 0 : armed.woken ? 1 : 2) + (withdrawing ? 4 : 0) + (begun ? 3 : 0));
         dispatcher.free.forEach(add);
@@ -313,7 +317,7 @@ export function protocol(scenario: Scenario): () => System {
         }
       },
       atEnd: () => {
-        if (delivered < deliveries) throw new Fault('stuck: not everything could be delivered');
+        if (delivered < deliveries || again.length > 0) throw new Fault('stuck: not everything could be delivered');
         for (const [delivery, count] of times.settled.entries()) {
           if (count !== 1) throw new Fault(`delivery ${delivery} was settled ${count} times`);
         }

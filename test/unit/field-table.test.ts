@@ -82,11 +82,22 @@ const { fields } = fc.letrec<{ value: Value; fields: Fields }>((tie) => ({
   fields: fc.uniqueArray(fc.tuple(key, tie('value')), { maxLength: 8, selector: ([name]) => name }),
 }));
 
+const small = fields.filter((written) => table(written).length < 250);
+
 /** A table of one key holding arrays (or tables) inside each other, `depth` of them. */
 function nested(depth: number, kind: 'A' | 'F'): Buffer {
-  let inner: Value = ['V'];
-  for (let i = 0; i < depth; i++) inner = kind === 'A' ? ['A', [inner]] : ['F', [['k', inner]]];
-  return table([['deep', inner]]);
+  const head = Buffer.from(kind === 'A' ? 'A' : '\x01kF', 'latin1');
+  const size = head.length + 4;
+  // What an array holds is a value, what a table holds is a key and a value.
+  const levels = Array.from({ length: depth }, (_, level) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE((depth - level - 1) * size);
+    return Buffer.concat([level === 0 ? Buffer.from(`\x04deep${kind}`, 'latin1') : head, length]);
+  });
+  const inside = Buffer.concat(levels);
+  const total = Buffer.alloc(4);
+  total.writeUInt32BE(inside.length);
+  return Buffer.concat([total, inside]);
 }
 
 describe('a field table', () => {
@@ -102,7 +113,7 @@ describe('a field table', () => {
 
   it('cut at any byte is a DecodeError, whatever lies behind the cut', () => {
     fc.assert(
-      fc.property(fields, (written) => {
+      fc.property(small, (written) => {
         const bytes = table(written);
         for (let cut = 0; cut < bytes.length; cut++) {
           assert.throws(() => readTable(bytes, 0, cut), DecodeError);
@@ -116,7 +127,7 @@ describe('a field table', () => {
 
   it('whose length is too short ends between two fields or is a DecodeError', () => {
     fc.assert(
-      fc.property(fields, (written) => {
+      fc.property(small, (written) => {
         const bytes = table(written);
         const ends = new Map(written.map((_, count) => [table(written.slice(0, count)).length, count]));
         for (let cut = 4; cut < bytes.length; cut++) {
@@ -173,7 +184,7 @@ describe('a field table', () => {
     for (const kind of ['A', 'F'] as const) {
       const bytes = nested(64, kind);
       assert.doesNotThrow(() => readTable(bytes, 0, bytes.length));
-      for (const depth of [65, 2000]) {
+      for (const depth of [65, 100_000]) {
         const deep = nested(depth, kind);
         assert.throws(() => readTable(deep, 0, deep.length), { name: 'DecodeError', message: /64 deep/ });
         assert.throws(() => findString(deep, 0, deep.length, 'absent'), { name: 'DecodeError', message: /64 deep/ });
@@ -189,9 +200,9 @@ describe('a field table', () => {
     const read = readTable(bytes, 0, bytes.length);
     assert.equal(Object.getPrototypeOf(read), null);
     assert.deepEqual(Object.keys(read), ['__proto__', 'inner']);
-    assert.equal(({} as Record<string, unknown>)['polluted'], undefined);
-    assert.equal((read['inner'] as Record<string, unknown>)['__proto__'], 'x');
-    assert.equal(read['toString'], undefined);
+    assert.equal(({} as Record<string, unknown>).polluted, undefined);
+    assert.equal(Reflect.get(read.inner as object, '__proto__'), 'x');
+    assert.equal(read.toString, undefined);
   });
 
   it('of an unknown type is a DecodeError that names it', () => {
@@ -204,7 +215,7 @@ describe('a field table', () => {
     const bytes = table([['k', ['x', Buffer.from('abc')]]]);
     const read = readTable(bytes, 0, bytes.length);
     bytes.fill(0);
-    assert.deepEqual(read['k'], Buffer.from('abc'));
+    assert.deepEqual(read.k, Buffer.from('abc'));
   });
 });
 
@@ -225,7 +236,7 @@ describe('findString', () => {
           assert.equal(findString(bytes, 0, bytes.length, name), wanted ? read[name] : undefined);
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     );
   });
 
