@@ -35,12 +35,16 @@ function defaultOf(row) {
 /** A pipe would end the cell. @param {string} text */
 const cell = (text) => text.replaceAll('|', '\\|');
 
-/** @param {Record<string, any>} table */
+/** With columns of one width, as the formatter wants them. @param {Record<string, any>} table */
 function markdown(table) {
-  const rows = Object.entries(table).map(
-    ([name, row]) => `| \`${name}\` | ${cell(defaultOf(row))} | ${cell(row.kind.words)} | ${cell(row.doc)} |`,
-  );
-  return ['| option | default | must be | meaning |', '|---|---|---|---|', ...rows].join('\n');
+  const rows = [
+    ['option', 'default', 'must be', 'meaning'],
+    ...Object.entries(table).map(([name, row]) => [`\`${name}\``, defaultOf(row), row.kind.words, row.doc].map(cell)),
+  ];
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const line = (/** @type {string[]} */ row) => `| ${row.map((text, i) => text.padEnd(widths[i])).join(' | ')} |`;
+  const [head, ...body] = rows.map(line);
+  return [head, line(widths.map((width) => '-'.repeat(width))), ...body].join('\n');
 }
 
 /** @param {string} page */

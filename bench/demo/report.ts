@@ -111,7 +111,7 @@ export function success({ messages, inlineMessages, troubles }: Findings): strin
   const sound = whole(messages - troubles.size + inlineMessages);
   return (
     `Everything checks: ${sound} messages handled once each, their SHA-256 as sent;\n` +
-    `${troubles.size} that cannot be handled are dead letters, for the right reasons. No queue is left.`
+    `${troubles.size} that cannot be handled are dead letters, for the right reasons.`
   );
 }
 

@@ -15,6 +15,28 @@ export const NO_DECODING: DecodeLimits = { accept: new Set(), maxDecodedBytes: 0
 /** Bytes of a content header's payload before its flags: class, weight, body size. */
 const FLAGS_AT = 12;
 
+/**
+ * Short strings that hardly ever change from message to message: compared with the last one byte by byte, which costs a
+ * fifth of making a new string.
+ */
+class LastSeen {
+  #text = '';
+
+  read(bytes: Buffer, start: number, end: number): string {
+    const text = this.#text;
+    if (text.length === end - start) {
+      let i = 0;
+      while (i < text.length && bytes[start + i] === text.charCodeAt(i)) i++;
+      if (i === text.length) return text;
+    }
+    this.#text = bytes.latin1Slice(start, end);
+    return this.#text;
+  }
+}
+
+const contentTypes = new LastSeen();
+const contentEncodings = new LastSeen();
+
 export class Delivery implements MessageSource {
   #bytes: Buffer;
   #start: number;
@@ -95,12 +117,12 @@ export class Delivery implements MessageSource {
     let compression: string | undefined;
     if (flags & 0x8000) {
       const after = skipShortString(bytes, next, end);
-      contentType = bytes.latin1Slice(next + 1, after);
+      contentType = contentTypes.read(bytes, next + 1, after);
       next = after;
     }
     if (flags & 0x4000) {
       const after = skipShortString(bytes, next, end);
-      contentEncoding = bytes.latin1Slice(next + 1, after);
+      contentEncoding = contentEncodings.read(bytes, next + 1, after);
       next = after;
     }
     // An empty table is its length word: most messages of most senders have nothing in it.

@@ -99,7 +99,6 @@ export function brokenFrame(type: number, channel: number, payload: Buffer, size
 }
 
 export const channelOpenOk = (channel: number): Buffer => method(channel, 20, 11, uint(0, 4));
-
 function longString(bytes: Buffer): Buffer {
   return Buffer.concat([uint(bytes.length, 4), bytes]);
 }
@@ -131,22 +130,13 @@ export const returned = (channel: number): Buffer =>
 export const getOkMethod = (channel: number, tag: bigint): Buffer =>
   method(channel, 60, 71, u64(tag), Buffer.from([0]), shortString(''), shortString('key'), uint(0, 4));
 
-export interface HeaderFields {
-  contentType?: string;
-  contentEncoding?: string;
+type Texts = 'contentType' | 'contentEncoding' | 'correlationId' | 'replyTo' | 'expiration' | 'messageId' | 'type';
+export type HeaderFields = { [Key in Texts | 'userId' | 'appId' | 'clusterId']?: string } & {
   headers?: Fields;
   deliveryMode?: number;
   priority?: number;
-  correlationId?: string;
-  replyTo?: string;
-  expiration?: string;
-  messageId?: string;
   timestamp?: bigint;
-  type?: string;
-  userId?: string;
-  appId?: string;
-  clusterId?: string;
-}
+};
 
 /** Flags word and property list, in the order of class basic. */
 export function properties(fields: HeaderFields): Buffer {
