@@ -1,4 +1,8 @@
 /** What users import. Everything else of the package is private. */
+
+export * as compression from './codec/compression.js';
+export * as serialization from './codec/serialization.js';
+export * as errors from './errors.js';
 export { Connection, type ConnectionEvents, type EnsureConnectionOptions } from './main/connection.js';
 export { Consumer, type ConsumerOptions } from './main/consumer.js';
 export { Exchange, type ExchangeOptions } from './main/entities/exchange.js';
@@ -8,10 +12,12 @@ export type { DeadLetter, DeadLetterReason, DeadLetterTarget } from './main/runt
 export type { ConsumerLogger, ShardedConsumerOptions } from './main/runtime/options.js';
 export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats } from './main/runtime/stats.js';
 export type { WorkerEvent } from './main/runtime/supervisor.js';
-export { type FailedMessage, ShardedConsumer, type ShardedConsumerEvents } from './main/sharded-consumer.js';
+export {
+  type FailedMessage,
+  type FailureOutcome,
+  ShardedConsumer,
+  type ShardedConsumerEvents,
+} from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl } from './main/url.js';
 export { type DeliveryInfo, Message, type MessageProperties } from './message.js';
 export type { Context, Logger, WorkerContext } from './worker/context.js';
-export * as compression from './codec/compression.js';
-export * as errors from './errors.js';
-export * as serialization from './codec/serialization.js';

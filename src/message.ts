@@ -118,7 +118,9 @@ export class Message<Payload = unknown> {
 
   #settleOnce(outcome: Outcome, multiple: boolean): void {
     if (this.#outcome !== undefined) {
-      throw new MessageStateError(`the message is already settled (${this.#outcome}); it cannot be settled again (${outcome})`);
+      throw new MessageStateError(
+        `the message is already settled (${this.#outcome}); it cannot be settled again (${outcome})`,
+      );
     }
     this.#settle(outcome, multiple);
     this.#outcome = outcome;

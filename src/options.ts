@@ -121,7 +121,8 @@ export function readOptions<Options extends object>(
     const row = table[key as keyof Options] as OptionRow<unknown>;
     const value = given?.[key];
     if (value === undefined) {
-      if (row.required) throw new OptionError(`${owner}: the option '${key}' is required: ${row.doc}`, { details: { option: key } });
+      if (row.required)
+        throw new OptionError(`${owner}: the option '${key}' is required: ${row.doc}`, { details: { option: key } });
       if (row.default !== undefined) result[key] = row.default;
       continue;
     }

@@ -41,7 +41,7 @@ export const PRODUCER_OPTIONS: OptionTable<ProducerOptions> = {
   serializer: {
     kind: kinds.name,
     defaultWords: 'json; strings go as text, Buffers as they are',
-    doc: 'Name or content type.',
+    doc: 'Name.',
   },
   compression: { kind: kinds.name, doc: 'Name or content type of a compressor.' },
   autoDeclare: { kind: kinds.boolean, default: true, doc: "Declare the producer's own exchange at the first publish." },
@@ -117,7 +117,7 @@ export const PUBLISH_OPTIONS: OptionTable<PublishOptions> = {
     doc: 'Where the message goes; not declared by this.',
   },
   routingKey: { kind: kinds.string, defaultWords: "the producer's", doc: 'The routing key.' },
-  serializer: { kind: kinds.name, defaultWords: "the producer's", doc: 'Name or content type.' },
+  serializer: { kind: kinds.name, defaultWords: "the producer's", doc: 'Name.' },
   compression: { kind: kinds.name, defaultWords: "the producer's", doc: 'Name or content type of a compressor.' },
   headers: { kind: kinds.object, default: {}, doc: 'The headers table.' },
   declare: { kind: entitiesKind, default: [], doc: 'Declared before, once in the life of a connection.' },

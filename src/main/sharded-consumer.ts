@@ -8,7 +8,8 @@ import { ClosedError, type KombuError, MessageTooLarge, OptionError, TimeoutErro
 import { Arena } from '../pool/arena.js';
 import { ringAlways } from '../pool/bell.js';
 import { now } from '../pool/clock.js';
-import { block, board, HISTOGRAM_BUCKETS, verdict } from '../pool/layout.js';
+import { Delivery, NO_DECODING } from '../pool/delivery.js';
+import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker } from '../pool/worker-protocol.js';
 import { AmqpSource } from './amqp/source.js';
@@ -33,9 +34,14 @@ export interface FailedMessage {
   readonly deliveryTag?: number;
   readonly messageId?: string;
   readonly attempt?: number;
-  /** What becomes of the message; `'none'`: the callback had settled it before it failed. */
-  readonly outcome?: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'none';
+  /**
+   * What becomes of the message. `'again'`: it took its worker down and runs again on another; `'drop'`: acked and gone, as
+   * `deadLetter: 'drop'` asks for; `'none'`: the callback had settled it before it failed.
+   */
+  readonly outcome?: FailureOutcome;
 }
+
+export type FailureOutcome = 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'drop' | 'again' | 'none';
 
 export interface ShardedConsumerEvents {
   /** The handler is loaded on every worker, and the queues are consumed. */
@@ -125,7 +131,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       this.#arena,
       {
         settle: (entry, outcome) => this.#source.settle(entry, outcome),
-        dead: (index, why) => this.#dead(index, why),
+        dead: (index, why, text) => this.#dead(index, why, text),
       },
       read.maxDeliveries,
     );
@@ -195,6 +201,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           this.#past.failed += words[block.FAILED]!;
           addHistogram(this.#past.histogram, words);
         },
+        culprit: (worker, index, error, dead) => this.#culprit(worker, index, error, dead),
         stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
         fatal: (error) => {
           this.#error(error);
@@ -302,7 +309,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
     if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
-    this.#source.giveBackParked(before);
+    this.#source.giveBackUnkept(before);
     const { shed } = this.#dispatcher.counters;
     if (shed === this.#shedSeen) return;
     this.emit('pressure', { shed: shed - this.#shedSeen, used: this.#arena.usedBytes, size: this.#arena.size });
@@ -319,15 +326,47 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   }
 
   /** A worker, or main itself, gave a message up: `deadLetter` decides. */
-  #dead(index: number, why: 'failed' | 'deaths'): void {
+  #dead(index: number, why: 'failed' | 'deaths', text = 'its worker died'): void {
     const word = this.#dispatcher.stateOf(index);
     if (this.#options.deadLetter === 'broker') this.#dispatcher.finish(index, word, verdict.REJECT);
     else if (this.#options.deadLetter === 'drop') this.#dispatcher.finish(index, word, verdict.ACK);
     else if (why === 'failed') this.#deadLetters?.add(index);
-    else {
-      const { maxDeliveries } = this.#options;
-      this.#deadLetters?.add(index, 'deaths', `its worker died ${maxDeliveries} times while it ran this message alone`);
-    }
+    else
+      this.#deadLetters?.add(
+        index,
+        'deaths',
+        `${text} (${this.#options.maxDeliveries} times, running this message alone)`,
+      );
+  }
+
+  /** What "to the dead letters" means here. */
+  get #deadOutcome(): FailureOutcome {
+    const { deadLetter } = this.#options;
+    if (deadLetter === 'broker') return 'reject';
+    return deadLetter === 'drop' ? 'drop' : 'deadLetter';
+  }
+
+  #culprit(worker: number, index: number, error: Error, dead: boolean): void {
+    const words = this.#memory.slotWords;
+    const at = index << slot.SHIFT;
+    const delivery = new Delivery(
+      this.#memory.bytes,
+      words[at + slot.OFFSET]!,
+      words[at + slot.LENGTH]!,
+      this.#queueOf,
+      NO_DECODING,
+    );
+    const { queue, deliveryTag } = delivery.readDeliveryInfo();
+    this.#past.failed++;
+    this.emit('failed', {
+      error,
+      count: 1,
+      worker,
+      queue,
+      deliveryTag,
+      attempt: words[at + slot.ATTEMPTS]!,
+      outcome: dead ? this.#deadOutcome : 'again',
+    });
   }
 
   #tooLarge(index: number, bodySize: number): void {
@@ -350,8 +389,14 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
   #fromWorker(worker: number, message: FromWorker): void {
     if (message.type === 'failed') {
-      const { type: _, error, ...rest } = message;
-      this.emit('failed', { error: fromPortable(error), count: 1, worker, ...rest });
+      const { type: _, error, outcome, ...rest } = message;
+      this.emit('failed', {
+        error: fromPortable(error),
+        count: 1,
+        worker,
+        ...rest,
+        outcome: outcome === 'deadLetter' ? this.#deadOutcome : outcome,
+      });
     } else if (message.type === 'failures') {
       for (const [name, count] of Object.entries(message.counts)) {
         this.emit('failed', {

@@ -4,7 +4,7 @@
  * the settlement they belong to the next message, unless `own` copied them before.
  */
 import { FRAME_HEAD, FRAME_OVERHEAD } from '../codec/amqp/frames.js';
-import { readProperties, findHeaders, skipShortString } from '../codec/amqp/properties.js';
+import { findHeaders, readProperties, skipShortString } from '../codec/amqp/properties.js';
 import { findString, readTable } from '../codec/amqp/table.js';
 import { type DecodeLimits, decodePayload } from '../codec/decode.js';
 import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
@@ -46,13 +46,7 @@ export class Delivery implements MessageSource {
   readonly #queues: ReadonlyMap<string, string>;
   readonly #limits: DecodeLimits;
 
-  constructor(
-    bytes: Buffer,
-    start: number,
-    length: number,
-    queues: ReadonlyMap<string, string>,
-    limits: DecodeLimits,
-  ) {
+  constructor(bytes: Buffer, start: number, length: number, queues: ReadonlyMap<string, string>, limits: DecodeLimits) {
     this.#bytes = bytes;
     this.#start = start;
     this.#length = length;

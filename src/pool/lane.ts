@@ -31,8 +31,7 @@ export function claim(memory: Memory, owner: number): number {
     const generation = laneWords[cell + 1]!;
     const at = (index << slot.SHIFT) + slot.STATE;
     const ready = stateWord(generation, 0, state.READY);
-    const won =
-      Atomics.compareExchange(slotWords, at, ready, stateWord(generation, owner, state.CLAIMED)) === ready;
+    const won = Atomics.compareExchange(slotWords, at, ready, stateWord(generation, owner, state.CLAIMED)) === ready;
     // Lost or won, this cell is dead now. Whether we or another thread moves head past it does not matter.
     Atomics.compareExchange(boardWords, board.LANE_HEAD, head, (head + 1) | 0);
     if (won) return index;

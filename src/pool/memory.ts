@@ -2,7 +2,7 @@
  * The shared buffers of one runtime, as main allocates them and as every worker opens them. Plain views: the protocols
  * are in lane.ts, settlement-ring.ts and bell.ts.
  */
-import { board, blockWords, NOTE_BYTES, slot, WORD } from './layout.js';
+import { blockWords, board, NOTE_BYTES, slot, WORD } from './layout.js';
 
 /** What crosses to a worker thread: SharedArrayBuffers are shared by the structured clone, not copied. */
 export interface MemoryHandles {

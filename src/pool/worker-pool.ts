@@ -18,10 +18,15 @@ export class WorkerPool {
   readonly #piscina: Piscina;
   /** Threads by id, until they have exited. A Worker's own threadId is -1 once it is gone. */
   readonly #threads = new Map<number, Worker>();
-  readonly #onExit: (threadId: number) => void;
+  readonly #onExit: (threadId: number, code: number, error: unknown) => void;
 
   /** `entry`: file: URL of the module whose default export runs a task. */
-  constructor(entry: string, options: WorkerPoolOptions, onExit: (threadId: number) => void, onError: (error: Error) => void) {
+  constructor(
+    entry: string,
+    options: WorkerPoolOptions,
+    /** `error`: what nobody caught on the thread, if that ended it. */
+    onExit: (threadId: number, code: number, error: unknown) => void,
+  ) {
     this.#onExit = onExit;
     this.#piscina = new Piscina({
       filename: entry,
@@ -37,7 +42,8 @@ export class WorkerPool {
       ...(options.env === undefined ? {} : { env: options.env }),
       ...(options.execArgv === undefined ? {} : { execArgv: [...options.execArgv] }),
     });
-    this.#piscina.on('error', onError);
+    // Each task's promise rejects with the same error, and the thread's own event is listened to below.
+    this.#piscina.on('error', () => undefined);
   }
 
   /** Starts one worker. The promise settles when its task returned or its thread broke down: mostly before the exit. */
@@ -52,9 +58,14 @@ export class WorkerPool {
     const { threadId } = thread;
     if (threadId < 0 || this.#threads.has(threadId)) return;
     this.#threads.set(threadId, thread);
-    thread.once('exit', () => {
+    let uncaught: unknown;
+    thread.once('error', (error: unknown) => {
+      // `throw undefined` is an error too.
+      uncaught = error ?? new Error(`${String(error)} was thrown`);
+    });
+    thread.once('exit', (code: number) => {
       this.#threads.delete(threadId);
-      this.#onExit(threadId);
+      this.#onExit(threadId, code, uncaught);
     });
   }
 

@@ -59,7 +59,12 @@ export type FromWorker =
     }
   /** Failures beyond the first 100 of a second, by the error's name. */
   | { readonly type: 'failures'; readonly counts: Readonly<Record<string, number>> }
-  | { readonly type: 'log'; readonly level: LogLevel; readonly text: string; readonly fields?: Record<string, unknown> };
+  | {
+      readonly type: 'log';
+      readonly level: LogLevel;
+      readonly text: string;
+      readonly fields?: Record<string, unknown>;
+    };
 
 export type ToWorker =
   /** Callbacks of other generations than this can no longer settle: their signals abort. */
@@ -100,6 +105,8 @@ export function toPortableError(thrown: unknown, depth = 0): PortableError {
     message: field(thrown, 'message') ?? 'an object that is no Error was thrown',
     ...(stack === undefined ? {} : { stack }),
     ...(code === undefined ? {} : { code }),
-    ...(cause === undefined || cause === null || depth >= MAX_CAUSES ? {} : { cause: toPortableError(cause, depth + 1) }),
+    ...(cause === undefined || cause === null || depth >= MAX_CAUSES
+      ? {}
+      : { cause: toPortableError(cause, depth + 1) }),
   };
 }

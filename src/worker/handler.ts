@@ -24,7 +24,8 @@ async function callInOrder(callbacks: readonly Callback[], body: unknown, messag
 function optionalFunction<T>(module: Record<string, unknown>, name: string, url: string): T | undefined {
   const value = module[name];
   if (value === undefined) return undefined;
-  if (typeof value !== 'function') throw new HandlerLoadError(`${url}: the export '${name}' must be a function, not ${typeof value}`);
+  if (typeof value !== 'function')
+    throw new HandlerLoadError(`${url}: the export '${name}' must be a function, not ${typeof value}`);
   return value as T;
 }
 
@@ -55,10 +56,16 @@ export async function loadHandler(url: string): Promise<Handler> {
       throw new HandlerLoadError(`${url}: 'callbacks' must be a list of functions`, { details: { url } });
     }
     const callbacks = value as readonly Callback[];
-    return { decodes: true, call: (body, message, context) => callInOrder(callbacks, body, message, context), ...hooks };
+    return {
+      decodes: true,
+      call: (body, message, context) => callInOrder(callbacks, body, message, context),
+      ...hooks,
+    };
   }
   if (typeof value !== 'function') {
-    throw new HandlerLoadError(`${url}: the export '${kind}' must be a function, not ${typeof value}`, { details: { url } });
+    throw new HandlerLoadError(`${url}: the export '${kind}' must be a function, not ${typeof value}`, {
+      details: { url },
+    });
   }
   if (kind === 'onMessage') {
     const onMessage = value as (message: Message, context: Context) => unknown;

@@ -9,13 +9,13 @@ import { KombuError, TimeoutError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../pool/bell.js';
 import { fromWords, now } from '../pool/clock.js';
+import { Delivery } from '../pool/delivery.js';
 import { claim, laneHasWork, NONE } from '../pool/lane.js';
 import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/layout.js';
 import { type Memory, openMemory } from '../pool/memory.js';
 import { SettlementWriter } from '../pool/settlement-ring.js';
 import { type FromWorker, toPortableError, type WorkerTask } from '../pool/worker-protocol.js';
 import { MessageContext, type WorkerContext } from './context.js';
-import { Delivery } from '../pool/delivery.js';
 import type { Handler } from './handler.js';
 import { FailureReporter } from './reporter.js';
 import { Run, verdictOf } from './run.js';
@@ -34,6 +34,15 @@ const DECODE_VERDICT = {
   requeue: verdict.REQUEUE,
   ack: verdict.ACK,
 } as const;
+
+const OURS = new URL('.', import.meta.url).href;
+
+/** The stack down to the callback: below it are this library's frames, which tell its user nothing. */
+function withoutOurFrames(stack: string): string {
+  const lines = stack.split('\n');
+  const first = lines.findIndex((line) => line.includes(OURS));
+  return (first > 0 ? lines.slice(0, first) : lines).join('\n');
+}
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
@@ -61,7 +70,10 @@ export class ConsumeLoop {
   #inTurn = false;
   /** Wakes the loop when a callback ended, if it waits for that. */
   #wake: (() => void) | undefined;
+  /** Microseconds of the shared clock, as read last: once a message. */
   #clock = 0;
+  #turnEnds = 0;
+  #turnMessages = 0;
 
   constructor(task: WorkerTask, handler: Handler, base: WorkerContext, accept: ReadonlySet<string>) {
     this.#task = task;
@@ -80,17 +92,20 @@ export class ConsumeLoop {
   async run(): Promise<void> {
     const timer = this.#task.timeout > 0 ? this.#watchTime() : undefined;
     try {
+      this.#newTurn();
       while (!this.#stopping) {
-        this.#statistics.turned();
         this.#runSome();
-        if (this.#inFlight >= this.#task.concurrency || this.#alone !== undefined) {
+        if (this.#turnOver) {
+          // Also after callbacks that awaited: what they awaited may have been nothing but microtasks.
+          await new Promise<void>((resolve) => setImmediate(resolve));
+          this.#newTurn();
+        } else if (this.#full) {
           this.#ringMain();
           await this.#ended();
-        } else if (laneHasWork(this.#memory)) {
-          await new Promise<void>((resolve) => setImmediate(resolve));
+          this.#clock = now();
         } else {
           this.#ringMain();
-          await this.#sleep();
+          if ((await this.#sleep()) !== undefined) this.#newTurn();
         }
       }
       this.#ringMain();
@@ -115,7 +130,9 @@ export class ConsumeLoop {
   endGenerations(current: number): void {
     for (const run of this.#runs) {
       if (run.generation !== current) {
-        run.context.abort(new KombuError('the channel that delivered this message is gone; the broker gives it out again'));
+        run.context.abort(
+          new KombuError('the channel that delivered this message is gone; the broker gives it out again'),
+        );
       }
     }
   }
@@ -132,26 +149,36 @@ export class ConsumeLoop {
     return Atomics.load(this.#block, block.STOP) !== stop.RUN;
   }
 
-  /** Starts messages until there is no room, nothing to claim, or the event loop must turn. */
-  #runSome(): void {
+  #newTurn(): void {
+    this.#statistics.turned();
     this.#clock = now();
-    const until = this.#clock + TURN_TIME;
-    this.#inTurn = true;
-    this.#startUntil(until);
-    this.#inTurn = false;
+    this.#turnEnds = this.#clock + TURN_TIME;
+    this.#turnMessages = 0;
   }
 
-  #startUntil(until: number): void {
-    for (let count = 0; count < TURN_MESSAGES && this.#clock < until; count++) {
-      if (this.#inFlight >= this.#task.concurrency || this.#alone !== undefined || this.#stopping) return;
+  get #turnOver(): boolean {
+    return this.#clock >= this.#turnEnds || this.#turnMessages >= TURN_MESSAGES;
+  }
+
+  /** No other message may start now. */
+  get #full(): boolean {
+    return this.#inFlight >= this.#task.concurrency || this.#alone !== undefined;
+  }
+
+  /** Starts messages until there is no room, nothing to claim, or the event loop must turn. */
+  #runSome(): void {
+    this.#inTurn = true;
+    while (!this.#turnOver && !this.#full && !this.#stopping) {
       const index = claim(this.#memory, this.#task.incarnation);
-      if (index === NONE) return;
+      if (index === NONE) break;
+      this.#turnMessages++;
       const before = this.#unrung > 0 ? this.#unrungSince : this.#clock;
       const run = this.#open(index);
       if (run !== undefined) this.#start(run);
       // A callback that took long is likely followed by another: its settlement must not wait for that one.
       if (this.#unrung >= RING_AFTER || (this.#unrung > 0 && this.#clock - before > RING_AGE)) this.#ringMain();
     }
+    this.#inTurn = false;
   }
 
   #open(index: number): Run | undefined {
@@ -348,7 +375,7 @@ export class ConsumeLoop {
   #writeNote(index: number, what: 'decode' | 'failed', error: unknown): void {
     const { name, message, stack } = toPortableError(error);
     const start = index * NOTE_BYTES;
-    const text = `${what}\n${stack?.includes(message) ? stack : `${name}: ${message}`}`;
+    const text = `${what}\n${stack?.includes(message) ? withoutOurFrames(stack) : `${name}: ${message}`}`;
     const written = this.#memory.noteBytes.write(text, start + 2, NOTE_BYTES - 2, 'utf8');
     this.#memory.noteBytes.writeUInt16BE(written, start);
   }

@@ -2,9 +2,9 @@
  * One message on its way through a callback: where its bytes are, what it was settled as, when it began.
  */
 import { Message, type Outcome } from '../message.js';
+import type { Delivery } from '../pool/delivery.js';
 import { verdict } from '../pool/layout.js';
 import type { MessageContext } from './context.js';
-import type { Delivery } from '../pool/delivery.js';
 
 export interface RunOwner {
   /** The callback settled its message itself. */

@@ -113,7 +113,12 @@ function yieldCalls(text: string, names: ReadonlySet<string>): string {
   let out = '';
   let from = 0;
   for (let match = call.exec(text); match !== null; match = call.exec(text)) {
-    if (!names.has(match[2]!) || match[1] === 'Atomics.' || /function\*? $|^\*$/.test(text.slice(Math.max(0, match.index - 10), match.index))) continue;
+    if (
+      !names.has(match[2]!) ||
+      match[1] === 'Atomics.' ||
+      /function\*? $|^\*$/.test(text.slice(Math.max(0, match.index - 10), match.index))
+    )
+      continue;
     if (match.index > 0 && /[\w$#*]/.test(text[match.index - 1]!)) continue;
     const open = match.index + match[0].length - 1;
     const end = closing(text, open);
@@ -125,7 +130,8 @@ function yieldCalls(text: string, names: ReadonlySet<string>): string {
   return out + text.slice(from);
 }
 
-const PLAIN_READ = /((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g;
+const PLAIN_READ =
+  /((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g;
 const RING_WRITE = /((?:this\.#?)\b(?:block|slots)|\blaneWords)\[([^[\]]+)\](?=\s*=[^=])/g;
 
 /** Is it memory that another thread may be writing to at this moment? The slots' plain words have one owner at a time. */
@@ -137,7 +143,10 @@ function bodyToSteps(body: string, names: ReadonlySet<string>): string {
   const steps = yieldCalls(body, names)
     .replace(/\bAtomics\./g, '(yield, Atomics).')
     // Plain reads are noted, since what a thread does next depends on them.
-    .replace(PLAIN_READ, (_, words: string, at: string) => `$read(${contended(words) ? `(yield, ${words})` : words}, ${at})`)
+    .replace(
+      PLAIN_READ,
+      (_, words: string, at: string) => `$read(${contended(words) ? `(yield, ${words})` : words}, ${at})`,
+    )
     .replace(RING_WRITE, '(yield, $1)[$2]');
   // A closure cannot yield: what it does is one step with what stands before it.
   return steps.replace(/^.*=>.*$/gm, (line) => line.replace(/\(yield, ([\w.#]+)\)/g, '$1'));
@@ -165,16 +174,21 @@ export function stepping(
   const exported = [...source.matchAll(/^export (?:function|class|const) (\w+)/gm)].map((match) => match[1]!);
   let out = '';
   let from = 0;
-  const heads = /^(?:export )?function (\w+)\(|^ {4}(?!constructor|get |static |if|for|while|switch|return)([#\w]+)\(/gm;
+  const heads =
+    /^(?:export )?function (\w+)\(|^ {4}(?!constructor|get |static |if|for|while|switch|return)([#\w]+)\(/gm;
   for (let match = heads.exec(source); match !== null; match = heads.exec(source)) {
     const open = source.indexOf('(', match.index + match[0].length - 1);
     const brace = source.indexOf('{', closing(source, open));
     const end = closing(source, brace);
-    const head = source.slice(match.index, brace).replace(/function /, 'function* ').replace(/^ {4}/, '    *');
+    const head = source
+      .slice(match.index, brace)
+      .replace(/function /, 'function* ')
+      .replace(/^ {4}/, '    *');
     const body = bodyToSteps(source.slice(brace, end), names);
     const name = (match[1] ?? match[2]!).replace('#', '');
     // Still a generator, since its callers cannot know; it only never yields.
-    out += source.slice(from, match.index) + head + (atOnce.has(name) ? body.replace(/\(yield, ([\w.#]+)\)/g, '$1') : body);
+    out +=
+      source.slice(from, match.index) + head + (atOnce.has(name) ? body.replace(/\(yield, ([\w.#]+)\)/g, '$1') : body);
     from = end;
     heads.lastIndex = end;
   }
@@ -183,7 +197,11 @@ export function stepping(
     function* $run(value) { return value !== null && typeof value === 'object' && typeof value.next === 'function' ? yield* value : value; }
     function $read(words, index) { return Atomics.note(words[index]); }
   `;
-  const build = new Function('Atomics', '$layout', `const { ${Object.keys(layout).join(', ')} } = $layout;${helpers}${source}\nreturn { ${exported.join(', ')} };`);
+  const build = new Function(
+    'Atomics',
+    '$layout',
+    `const { ${Object.keys(layout).join(', ')} } = $layout;${helpers}${source}\nreturn { ${exported.join(', ')} };`,
+  );
   return build(atomics, layout) as Record<string, never>;
 }
 
@@ -249,14 +267,21 @@ function advance(live: Live, thread: number, choice: number): void {
     if ('reset' in value) {
       live.seen[thread] = 0;
       live.local[thread] = value.reset;
-      return advance(live, thread, 0);
+      advance(live, thread, 0);
+      return;
     }
     if ('wait' in value) live.blocked[thread] = value.wait;
     else if ('until' in value) live.until[thread] = value.until;
     else live.choices[thread] = value.choose;
   }
   // What it waits for belongs to its place: one that waits for the same state it could act on is not yet acting.
-  live.local[thread] += done ? '!' : live.until[thread] !== undefined ? '?' : live.choices[thread]! > 0 ? `${live.choices[thread]}` : '.';
+  live.local[thread] += done
+    ? '!'
+    : live.until[thread] !== undefined
+      ? '?'
+      : live.choices[thread]! > 0
+        ? `${live.choices[thread]}`
+        : '.';
 }
 
 /** Moves are numbered: thread × 16 + choice, or -1 - thread for a death. */

@@ -80,7 +80,28 @@ function load(whole: readonly string[]): Stepped {
 /** About claims, settlements, sweeps: whoever has nothing to do waits for it by magic. */
 const CLAIMS = load(['ring', 'wake']);
 /** About sleeping and waking: claiming and settling are one step each. */
-const BELLS = load(['claim', 'push', 'accept', 'apply', 'drainOne', 'take', 'skipDead', 'withdraw', 'oldest', 'redistribute', 'claimedBy', 'release', 'raise', 'hold', 'settle', 'copy', 'begin', 'end', 'add', 'retire']);
+const BELLS = load([
+  'claim',
+  'push',
+  'accept',
+  'apply',
+  'drainOne',
+  'take',
+  'skipDead',
+  'withdraw',
+  'oldest',
+  'redistribute',
+  'claimedBy',
+  'release',
+  'raise',
+  'hold',
+  'settle',
+  'copy',
+  'begin',
+  'end',
+  'add',
+  'retire',
+]);
 
 class Fault extends Error {}
 
@@ -129,7 +150,8 @@ export function protocol(scenario: Scenario): () => System {
         if (row === undefined || !row.open) throw new Fault(`entry ${entry} is settled twice, or after its generation`);
         row.open = false;
         times.settled[row.delivery]!++;
-        if (times.run[row.delivery] === 0 && !withdrawing) throw new Fault(`delivery ${row.delivery} is settled and never ran`);
+        if (times.run[row.delivery] === 0 && !withdrawing)
+          throw new Fault(`delivery ${row.delivery} is settled and never ran`);
       },
       dead() {
         throw new Fault('a message was given up');

@@ -53,6 +53,7 @@ class Rig implements IntakeSink {
   }
 
   delivery(start: number, length: number, bodySize: number, hi: number, lo: number, redelivered: boolean): void {
+    assert.ok(start >= this.arena.reserve.end, 'the reserve is forgotten, never handed out');
     const bytes = Buffer.from(this.bytes.subarray(start, start + length));
     const held = { start, length, bodySize, tag: hi * 2 ** 32 + lo, redelivered, bytes };
     this.held.push(held);
@@ -190,6 +191,20 @@ describe('the memory of the intake', () => {
       rig.kept.map(({ tag }) => tag),
       [2],
     );
+  });
+
+  it('sheds the small as well while the arena is full, those that come whole in one read too', () => {
+    const rig = new Rig(2);
+    rig.feed(Buffer.concat(delivery(OURS, 1n, pattern(1, 1_000_000))));
+    const small = Array.from({ length: 400 }, (_, index) => delivery(OURS, BigInt(index + 2), pattern(index, 20)));
+    for (const frames of small) rig.feed(Buffer.concat(frames));
+    assert.deepEqual(
+      rig.shedTags,
+      small.map((_, index) => index + 2),
+    );
+    rig.releaseAll();
+    rig.feed(Buffer.concat(delivery(OURS, 500n, pattern(1, 20))));
+    assert.equal(rig.held[0]!.tag, 500);
   });
 
   it('still passes on what is not ours while the arena is full', () => {

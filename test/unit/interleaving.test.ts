@@ -18,7 +18,13 @@ const scenarios: Record<string, Scenario> = {
     deliveries: 2,
     from: NEAR_2_31,
   },
-  'a worker dies at any step of a claim or a settlement': { ...NOTHING, about: 'claims', slots: 1, deliveries: 2, deaths: 1 },
+  'a worker dies at any step of a claim or a settlement': {
+    ...NOTHING,
+    about: 'claims',
+    slots: 1,
+    deliveries: 2,
+    deaths: 1,
+  },
   'main takes back what waits, at any moment of a claim': {
     ...NOTHING,
     about: 'claims',

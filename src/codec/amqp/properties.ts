@@ -25,7 +25,8 @@ export interface WireProperties {
 }
 
 function bound(at: number, count: number, end: number): void {
-  if (at + count > end) throw new DecodeError(`a content header ends early: ${count} bytes wanted at ${at}, it ends at ${end}`);
+  if (at + count > end)
+    throw new DecodeError(`a content header ends early: ${count} bytes wanted at ${at}, it ends at ${end}`);
 }
 
 /** End of the short string at `at`. */

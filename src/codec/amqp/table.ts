@@ -79,7 +79,8 @@ class Reader {
         return null;
       case 0x54: // T: seconds since 1970
         return new Date(Number(this.int64(false)) * 1000);
-      case 0x78: { // x: bytes
+      case 0x78: {
+        // x: bytes
         const length = this.u32();
         const at = this.need(length);
         return Buffer.from(this.bytes.subarray(at, at + length));
@@ -96,12 +97,15 @@ class Reader {
         return this.u32();
       case 0x66: // f: float
         return this.bytes.readFloatBE(this.need(4));
-      case 0x44: { // D: decimal
+      case 0x44: {
+        // D: decimal
         const scale = this.u8();
         return decimal(scale, this.bytes.readInt32BE(this.need(4)));
       }
       default:
-        throw new DecodeError(`a header table has a value of the unknown type 0x${type.toString(16)} at ${this.at - 1}`);
+        throw new DecodeError(
+          `a header table has a value of the unknown type 0x${type.toString(16)} at ${this.at - 1}`,
+        );
     }
   }
 

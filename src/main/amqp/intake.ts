@@ -36,16 +36,9 @@ import { SEGMENT_BYTES } from '../../pool/layout.js';
 
 export interface IntakeSink {
   /** A whole delivery lies at [start, start + length) of the arena, which holds it until it is released. */
-  delivery(
-    start: number,
-    length: number,
-    bodySize: number,
-    tagHi: number,
-    tagLo: number,
-    redelivered: boolean,
-  ): void;
+  delivery(start: number, length: number, bodySize: number, tagHi: number, tagLo: number, redelivered: boolean): void;
   /** A delivery had no room: its bytes are gone, its tag waits to be given back. */
-  shed(tagHi: number, tagLo: number): void;
+  shed(tagHi: number, tagLo: number, bodySize: number): void;
   /** A body over the limit was swallowed. */
   oversize(tagHi: number, tagLo: number, bodySize: number): void;
   /** The captured channel, or the whole connection, is being closed by the broker. Comes before `passOn` of that frame. */
@@ -323,7 +316,7 @@ export class Intake {
         this.#sink.delivery(start, next - start, this.#bodySize, this.#tagHi, this.#tagLo, this.#redelivered);
         break;
       case SHED:
-        this.#sink.shed(this.#tagHi, this.#tagLo);
+        this.#sink.shed(this.#tagHi, this.#tagLo, this.#bodySize);
         break;
       case OVERSIZE:
         this.#sink.oversize(this.#tagHi, this.#tagLo, this.#bodySize);

@@ -10,7 +10,7 @@
 import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { ClosedError, ConsumerCancelled, KombuError } from '../../errors.js';
-import { AmqpConnection, isRecoverable, openAmqp, reconnectDelay } from '../amqp-client.js';
+import { type AmqpConnection, isRecoverable, openAmqp, reconnectDelay } from '../amqp-client.js';
 import { declareQueue } from '../entities/declare.js';
 import type { Queue } from '../entities/queue.js';
 import { errorFromAmqp, withDeadline } from '../errors-from-amqp.js';
@@ -82,8 +82,8 @@ export class AmqpSource {
     this.#tap?.flush();
   }
 
-  /** Bodies that fit nowhere and came before this time go back to their queue. */
-  giveBackParked(before: number): void {
+  /** Deliveries whose bodies are not kept, and that came before this time, go back to their queue. */
+  giveBackUnkept(before: number): void {
     this.#tap?.giveBack(before);
   }
 
@@ -222,20 +222,20 @@ export class AmqpSource {
   }
 
   /** The channel is gone and its connection is not: a new channel, a new generation. */
-  #channelClosed(
-    connection: AmqpConnection,
-    tap: Tap,
-    channel: amqplib.Channel,
-    reason: KombuError | undefined,
-  ): void {
+  #channelClosed(connection: AmqpConnection, tap: Tap, channel: amqplib.Channel, reason: KombuError | undefined): void {
     if (this.#consuming !== channel) return;
     const wasActive = this.#active.size > 0;
     this.#consuming = undefined;
     this.#active.clear();
     tap.end(false);
     this.#events.generationEnded();
+    // amqplib closes the channels first when the connection goes. A turn later it is known which of the two it is.
+    if (wasActive) setImmediate(() => this.#reopen(connection, tap, reason));
+  }
+
+  #reopen(connection: AmqpConnection, tap: Tap, reason: KombuError | undefined): void {
     // While the consumers are being set up, or the connection goes, somebody else deals with it.
-    if (!wasActive || this.#cancelling || !connection.open || this.#connection !== connection) return;
+    if (this.#cancelling || !connection.open || this.#connection !== connection) return;
     const error = reason ?? new KombuError('the broker closed the consuming channel');
     this.#events.error(error);
     this.#events.disconnected(error);

@@ -40,7 +40,18 @@ const WRITE_LIMIT = 64 * 1024;
 /** Shed deliveries are given back no more often than this, ms: a message that does not fit must not spin. */
 const SHED_DELAY = 100;
 
+/** Frames and headers of a small message, about. */
+const SMALL_OVERHEAD = 1024;
+
 const HEARTBEAT = Uint8Array.from(HEARTBEAT_FRAME);
+
+/** A delivery whose body is not kept: only its tag is, until it is given back. */
+interface Unkept {
+  readonly entry: number;
+  /** Microseconds of the shared clock. */
+  readonly since: number;
+  readonly bodySize: number;
+}
 
 export class Tap {
   readonly #options: TapOptions;
@@ -51,9 +62,10 @@ export class Tap {
   #ledger: Ledger | undefined;
   #channel = 0;
   #ackTimer: NodeJS.Timeout | undefined;
-  #shed: number[] = [];
+  /** Entries whose bodies were shed, oldest first. */
+  #shed: Unkept[] = [];
   /** Entries whose bodies fit nowhere, and when they came: given back after `maxWait`. */
-  #parked: { entry: number; since: number }[] = [];
+  #parked: Unkept[] = [];
   #shedTimer: NodeJS.Timeout | undefined;
   #heartbeat = 0;
   #lastPush = 0;
@@ -148,17 +160,21 @@ export class Tap {
     this.#write(true, true);
   }
 
-  /** Gives back what was shed or fits nowhere. `before`: parked since earlier than this, microseconds. */
+  /** Gives back what was shed or fits nowhere, and came before `before` (microseconds). */
   giveBack(before = Number.POSITIVE_INFINITY): void {
-    const ledger = this.#ledger;
-    if (ledger === undefined) return;
-    for (const { entry, since } of this.#parked) if (since < before) ledger.settle(entry, verdict.REQUEUE);
-    this.#parked = this.#parked.filter(({ since }) => since >= before);
-    if (before === Number.POSITIVE_INFINITY) {
-      for (const entry of this.#shed) ledger.settle(entry, verdict.REQUEUE);
-      this.#shed = [];
-    }
+    this.#shed = this.#requeue(this.#shed, ({ since }) => since < before);
+    this.#parked = this.#requeue(this.#parked, ({ since }) => since < before);
     this.flush();
+  }
+
+  /** Settles those that `which` picks as "requeue"; returns the others. */
+  #requeue(list: Unkept[], which: (unkept: Unkept) => boolean): Unkept[] {
+    return list.filter((unkept) => {
+      if (this.#ledger === undefined || !which(unkept)) return true;
+      this.#ledger.settle(unkept.entry, verdict.REQUEUE);
+      this.#options.dispatcher.counters.requeued++;
+      return false;
+    });
   }
 
   readonly #onAckTimer = (): void => {
@@ -200,17 +216,24 @@ export class Tap {
     this.#socket?.push(frames);
   }
 
+  /**
+   * When the arena is under half, gives back as many shed deliveries as will fit: they come again at once, and each time
+   * one is shed its queue may count a delivery (a quorum queue gives a message up after `x-delivery-limit` of them).
+   * The others stay unsettled, so that the prefetch keeps the broker from sending more.
+   */
   #giveBackShed(): void {
-    if (this.#shedTimer !== undefined) return;
-    this.#shedTimer = setTimeout(() => {
+    this.#shedTimer ??= setTimeout(() => {
       this.#shedTimer = undefined;
       const { arena } = this.#options;
-      if (arena.takenBytes * 2 < arena.capacity) {
-        for (const entry of this.#shed) this.#ledger?.settle(entry, verdict.REQUEUE);
-        this.#options.dispatcher.counters.requeued += this.#shed.length;
-        this.#shed = [];
-        this.#write(true);
-      }
+      let room = arena.takenBytes * 2 < arena.capacity ? arena.capacity / 2 : 0;
+      this.#shed = this.#requeue(this.#shed, ({ bodySize }) => {
+        // A body may straddle one segment more than it fills; when nothing else is held, one goes back in any case.
+        const share = bodySize > SEGMENT_BYTES / 4 ? bodySize + SEGMENT_BYTES : bodySize + SMALL_OVERHEAD;
+        const fits = share <= room || (arena.usedBytes === 0 && room === arena.capacity / 2);
+        if (fits) room -= share;
+        return fits;
+      });
+      this.#write(true);
       this.flush();
     }, SHED_DELAY);
   }
@@ -234,9 +257,9 @@ export class Tap {
       }
       if (tooLarge) onTooLarge(index, bodySize);
     },
-    shed: (tagHi, tagLo) => {
+    shed: (tagHi, tagLo, bodySize) => {
       if (this.#ledger === undefined) return;
-      this.#shed.push(this.#ledger.add(tagHi, tagLo));
+      this.#shed.push({ entry: this.#ledger.add(tagHi, tagLo), since: now(), bodySize });
       this.#options.dispatcher.counters.received++;
       this.#options.dispatcher.counters.shed++;
     },
@@ -245,7 +268,7 @@ export class Tap {
       const { oversize, onSwallowed, dispatcher } = this.#options;
       const entry = this.#ledger.add(tagHi, tagLo);
       dispatcher.counters.received++;
-      if (oversize === undefined) this.#parked.push({ entry, since: now() });
+      if (oversize === undefined) this.#parked.push({ entry, since: now(), bodySize });
       else this.#ledger.settle(entry, oversize);
       onSwallowed(bodySize, oversize !== undefined);
     },

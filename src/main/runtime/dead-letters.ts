@@ -9,7 +9,7 @@ import { randomUUID } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
 import { Delivery, NO_DECODING } from '../../pool/delivery.js';
-import { NOTE_BYTES, slot, verdict } from '../../pool/layout.js';
+import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import { type AmqpConnection, openAmqp, reconnectDelay } from '../amqp-client.js';
 import { toTable } from '../entities/table.js';
@@ -119,7 +119,9 @@ export class DeadLetters {
         if (this.#closing.signal.aborted) break;
         this.#waiting = this.#waiting.filter((job) => this.#options.dispatcher.stateOf(job.index) === job.word);
         if (this.#waiting.length === 0) break;
-        this.#options.onError(errorFromAmqp(error, 'a dead letter could not be published, its message stays unsettled'));
+        this.#options.onError(
+          errorFromAmqp(error, 'a dead letter could not be published, its message stays unsettled'),
+        );
         await new Promise((resolve) => setTimeout(resolve, reconnectDelay(attempt++)));
       }
     }
@@ -189,9 +191,12 @@ export class DeadLetters {
     const confirmed = new Promise<void>((resolve, reject) => {
       this.#returned.set(id, (reply) =>
         reject(
-          new MessageReturned(`no queue takes dead letters for '${exchange}' with the routing key '${routingKey}': ${reply}`, {
-            details: { exchange, routingKey, reply },
-          }),
+          new MessageReturned(
+            `no queue takes dead letters for '${exchange}' with the routing key '${routingKey}': ${reply}`,
+            {
+              details: { exchange, routingKey, reply },
+            },
+          ),
         ),
       );
       channel.publish(
@@ -207,7 +212,8 @@ export class DeadLetters {
             'x-mozuku-queue': info.queue,
             'x-mozuku-exchange': info.exchange,
             'x-mozuku-routing-key': info.routingKey,
-            'x-mozuku-attempts': words[at + slot.ATTEMPTS]! + 1,
+            // A sweep has counted the last run already; a verdict has not.
+            'x-mozuku-attempts': words[at + slot.ATTEMPTS]! + (note.reason === 'deaths' ? 0 : 1),
             'x-mozuku-deaths': words[at + slot.DEATHS]!,
             'x-mozuku-time': new Date().toISOString(),
             // A message's own time to live would destroy its dead letter; the broker takes no other user's id.
@@ -230,7 +236,7 @@ export class DeadLetters {
       this.#returned.delete(id);
     }
     // If the generation ended meanwhile, the broker gives the message out again: a second dead letter, never none.
-    if (!dispatcher.finish(job.index, job.word, verdict.ACK)) return;
+    if (!dispatcher.finishDead(job.index, job.word)) return;
     this.#options.onSettled();
     this.#options.onDead({
       reason: note.reason,

@@ -46,7 +46,7 @@ export interface DispatchSink {
   /** The transport tells the broker. `entry` is what came with `accept`. */
   settle(entry: number, outcome: Outcome): void;
   /** The slot is HELD and goes to the dead letters; `finish` frees it. */
-  dead(index: number, why: 'failed' | 'deaths'): void;
+  dead(index: number, why: 'failed' | 'deaths', text?: string): void;
 }
 
 export interface Swept {
@@ -54,7 +54,7 @@ export interface Swept {
   readonly requeued: number;
   /** Took a worker down for the last time: to the dead letters. */
   readonly dead: number;
-  /** Delivery tag and slot of the one that did it, if that is known. */
+  /** The slot, now, of the one that did it; NONE if that is not known. */
   readonly culprit: number;
 }
 
@@ -276,9 +276,15 @@ export class Dispatcher {
    */
   finish(index: number, word: number, outcome: Outcome): boolean {
     if (this.#slots[(index << slot.SHIFT) + slot.STATE] !== word) return false;
-    if (outcome === verdict.REJECT) this.counters.rejected++;
-    else this.counters.deadLettered++;
-    this.#sink.settle(this.#entries[index]!, outcome);
+    this.#settle(index, outcome);
+    return true;
+  }
+
+  /** The same for one that is safe in the dead-letter queue now. */
+  finishDead(index: number, word: number): boolean {
+    if (this.#slots[(index << slot.SHIFT) + slot.STATE] !== word) return false;
+    this.counters.deadLettered++;
+    this.#sink.settle(this.#entries[index]!, verdict.ACK);
     this.#release(index);
     return true;
   }
@@ -330,12 +336,12 @@ export class Dispatcher {
    * `blame`: slots known to have caused the death (they ran past their time). Without, one that ran alone is the culprit;
    * of several all are suspects, run alone next time, and none is counted.
    */
-  sweep(id: number, blame?: ReadonlySet<number>): Swept {
+  sweep(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
     const worker = this.#incarnations.find((candidate) => candidate.id === id);
     if (worker === undefined) return { requeued: 0, dead: 0, culprit: NONE };
     this.#drainOne(worker);
     this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, false);
+    const swept = this.#redistribute(this.#claimedBy(id), blame, cause, false);
     // A bell rung for the dead one woke nobody.
     this.#lane.flush();
     if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
@@ -346,9 +352,9 @@ export class Dispatcher {
    * A thread does not exit although it was terminated: its ring is read no more, its messages go to other slots. The old
    * ones stay claimed by it, without bytes, until `retire`.
    */
-  disown(id: number, blame?: ReadonlySet<number>): Swept {
+  disown(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
     this.#incarnations = this.#incarnations.filter((candidate) => candidate.id !== id);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, true);
+    const swept = this.#redistribute(this.#claimedBy(id), blame, cause, true);
     this.#lane.flush();
     this.#wake(swept.requeued);
     return swept;
@@ -369,7 +375,12 @@ export class Dispatcher {
   }
 
   /** `move`: into fresh slots, since the old ones cannot be used while their thread lives. */
-  #redistribute(claimed: number[], blame: ReadonlySet<number> | undefined, move: boolean): Swept {
+  #redistribute(
+    claimed: number[],
+    blame: ReadonlySet<number> | undefined,
+    cause: string | undefined,
+    move: boolean,
+  ): Swept {
     const words = this.#slots;
     const started = claimed.filter((index) => words[(index << slot.SHIFT) + slot.STARTED] === 1);
     const guilty = blame ?? new Set(started.length === 1 ? started : []);
@@ -378,6 +389,7 @@ export class Dispatcher {
     const suspects = new Set(known ? [] : blame === undefined ? started : blame);
     let requeued = 0;
     let dead = 0;
+    let culprit = NONE;
     for (const old of claimed) {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
       const index = move ? this.#copy(old) : old;
@@ -390,17 +402,19 @@ export class Dispatcher {
       if (words[at + slot.STARTED] === 1) words[at + slot.ATTEMPTS]!++;
       words[at + slot.STARTED] = 0;
       if (suspects.has(old)) words[at + slot.FLAGS]! |= flag.ALONE;
-      if (known && guilty.has(old)) words[at + slot.DEATHS]!++;
+      if (known && guilty.has(old)) {
+        words[at + slot.DEATHS]!++;
+        culprit = index;
+      }
       this.#hold(index);
       if (words[at + slot.DEATHS]! >= this.#maxDeliveries) {
         dead++;
-        this.#sink.dead(index, 'deaths');
+        this.#sink.dead(index, 'deaths', cause);
       } else {
         requeued++;
         this.#lane.push(index);
       }
     }
-    const [culprit = NONE] = known ? guilty : [];
     return { requeued, dead, culprit };
   }
 

@@ -1,8 +1,9 @@
 /**
  * The options of `ShardedConsumer`: one table for types, defaults, checks, error texts and the docs.
  */
-import { availableParallelism } from 'node:os';
+
 import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { ResourceLimits } from 'node:worker_threads';
@@ -78,6 +79,8 @@ export interface ShardedConsumerOptions {
 const MiB = 1024 * 1024;
 
 const isHandler = (value: unknown): boolean => value instanceof URL || (typeof value === 'string' && value !== '');
+const isLogger = (value: unknown): boolean =>
+  kinds.object.test(value) && ['debug', 'info', 'warn', 'error'].every((level) => typeof value[level] === 'function');
 const isTarget = (value: unknown): boolean =>
   (typeof value === 'string' && value !== '') ||
   (kinds.object.test(value) && typeof (value as { exchange?: unknown }).exchange === 'string');
@@ -88,7 +91,11 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
     required: true,
     doc: 'URL or path of the module whose export runs on every worker thread.',
   },
-  workers: { kind: kinds.integer(1, MAX_THREADS), defaultWords: 'availableParallelism() - 1, at least 1', doc: 'Threads.' },
+  workers: {
+    kind: kinds.integer(1, MAX_THREADS),
+    defaultWords: 'availableParallelism() - 1, at least 1',
+    doc: 'Threads.',
+  },
   concurrency: { kind: kinds.integer(1, 1000), default: 1, doc: 'Callbacks in flight per worker.' },
   prefetchCount: {
     kind: kinds.integer(1, 65_535),
@@ -129,14 +136,17 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
   maxMessageBytes: {
     kind: kinds.bytes(1, 2 ** 31 - 1),
     default: 128 * MiB,
-    doc: 'The largest body; at most three quarters of what `maxMemory` holds.',
+    doc: 'The largest body; never more than fits in `maxMemory` (less 2.25 MiB).',
   },
   maxDecodedBytes: { kind: kinds.bytes(1, 2 ** 31 - 1), default: 256 * MiB, doc: 'The largest decompressed body.' },
   maxMemory: { kind: kinds.bytes(8 * MiB, 2047 * MiB), default: 256 * MiB, doc: 'The arena: raw messages in memory.' },
   resourceLimits: { kind: kinds.object, doc: 'Limits of each thread’s heap, as `new Worker` takes them.' },
   env: { kind: kinds.object as never, doc: 'The threads’ environment.' },
   execArgv: { kind: kinds.strings, doc: 'Node options of the threads.' },
-  logger: { kind: kinds.object as never, doc: 'Where the runtime and the workers log to; pino’s shape.' },
+  logger: {
+    kind: kinds.custom('an object with debug, info, warn and error', isLogger),
+    doc: 'Where the runtime and the workers log to; pino’s shape.',
+  },
   signal: { kind: kinds.signal, doc: 'Closes the consumer when it aborts.' },
   consumerArguments: { kind: kinds.object, default: {}, doc: 'Arguments of basic.consume.' },
 };
@@ -188,15 +198,14 @@ export function readShardedOptions(given: unknown): ResolvedOptions {
 /** A file: URL of the handler's module, which must be there. A path is taken from the current folder. */
 function handlerUrl(handler: URL | string): string {
   const url =
-    handler instanceof URL
-      ? handler
-      : handler.startsWith('file:')
-        ? new URL(handler)
-        : pathToFileURL(resolve(handler));
+    handler instanceof URL ? handler : handler.startsWith('file:') ? new URL(handler) : pathToFileURL(resolve(handler));
   if (url.protocol !== 'file:') {
-    throw new OptionError(`ShardedConsumer: the option 'handler' must be a file: URL or a path, not a ${url.protocol} URL`, {
-      details: { option: 'handler' },
-    });
+    throw new OptionError(
+      `ShardedConsumer: the option 'handler' must be a file: URL or a path, not a ${url.protocol} URL`,
+      {
+        details: { option: 'handler' },
+      },
+    );
   }
   if (!existsSync(fileURLToPath(url))) {
     throw new HandlerLoadError(`the handler module ${url.href} does not exist`, { details: { url: url.href } });

@@ -1,7 +1,7 @@
 /** What `ShardedConsumer.stats()` returns: read from shared memory, without asking any worker. */
 import { fromWords, now } from '../../pool/clock.js';
-import { percentile } from '../../pool/histogram.js';
 import { Delivery, NO_DECODING } from '../../pool/delivery.js';
+import { percentile } from '../../pool/histogram.js';
 import { block, HISTOGRAM_BUCKETS, RUNNING_WORDS, STATE_MASK, slot, state } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 

@@ -13,6 +13,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:wor
 import { HandlerError, HandlerLoadError, KombuError, TimeoutError, WorkerLost } from '../../errors.js';
 import { ringAlways } from '../../pool/bell.js';
 import { fromWords, now } from '../../pool/clock.js';
+import { NONE } from '../../pool/lane.js';
 import { block, MAX_INCARNATION, RUNNING_WORDS, stop } from '../../pool/layout.js';
 import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
 import { WorkerPool, type WorkerPoolOptions } from '../../pool/worker-pool.js';
@@ -34,6 +35,8 @@ export interface SupervisorEvents {
   message(worker: number, message: FromWorker): void;
   /** A life is over: its block holds its last figures. */
   ended(words: Int32Array): void;
+  /** A message took its worker down, alone: it runs again, or (`dead`) goes to the dead letters. Its slot is still its own. */
+  culprit(worker: number, index: number, error: Error, dead: boolean): void;
   /** A callback has held its worker's event loop for long. */
   stalled(worker: number, forMs: number): void;
   /** The runtime cannot go on. */
@@ -93,6 +96,10 @@ export function fromPortable(error: PortableError): HandlerError {
   return built;
 }
 
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new WorkerLost(`the worker threw ${String(thrown)}`);
+}
+
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #memory: Memory;
@@ -116,13 +123,7 @@ export class Supervisor {
     this.#memory = memory;
     this.#dispatcher = dispatcher;
     this.#events = events;
-    this.#pool = new WorkerPool(
-      options.entry,
-      options,
-      (threadId) => this.#exited(threadId),
-      // The task's promise rejects with the same error; this event has nothing that it lacks.
-      () => undefined,
-    );
+    this.#pool = new WorkerPool(options.entry, options, (threadId, code, error) => this.#exited(threadId, code, error));
   }
 
   /** Starts all workers; resolves when each has loaded its handler. Rejects with the first failure. */
@@ -278,21 +279,32 @@ export class Supervisor {
 
   /** The task's promise settled. What it posted before is read first: the port's own event may come later. */
   #returned(life: WorkerLife, error: unknown): void {
-    for (let next = receiveMessageOnPort(life.port); next !== undefined; next = receiveMessageOnPort(life.port)) {
-      this.#received(life, next.message as FromWorker);
-    }
     if (life.state === 'gone') return;
-    if (error !== undefined && error !== null) {
-      life.error ??= error instanceof Error ? error : new WorkerLost(`the worker threw ${String(error)}`);
-    }
+    this.#readPort(life);
+    if (error !== undefined && error !== null) life.error ??= asError(error);
     // A task that returned or failed to load has left its loop; one whose thread broke down is swept at the exit.
     if (life.threadId < 0 || !this.#pool.alive(life.threadId) || error === undefined) this.#gone(life);
     else if (life.state !== 'zombie') this.#terminate(life, life.reason, life.blame);
   }
 
-  #exited(threadId: number): void {
+  #exited(threadId: number, code: number, error: unknown): void {
     for (const life of this.#lives.values()) {
-      if (life.threadId === threadId) this.#gone(life);
+      // The port's own events may come later than the thread's.
+      if (life.threadId < 0) this.#readPort(life);
+      if (life.threadId !== threadId) continue;
+      if (error !== undefined) life.error ??= asError(error);
+      else if (life.reason === undefined) {
+        life.error ??= new WorkerLost(`the thread of worker ${life.worker} exited with code ${code}`, {
+          details: { worker: life.worker, code },
+        });
+      }
+      this.#gone(life);
+    }
+  }
+
+  #readPort(life: WorkerLife): void {
+    for (let next = receiveMessageOnPort(life.port); next !== undefined; next = receiveMessageOnPort(life.port)) {
+      this.#received(life, next.message as FromWorker);
     }
   }
 
@@ -309,7 +321,7 @@ export class Supervisor {
   /** A native call holds the thread: its messages go on without it. */
   #disown(life: WorkerLife): void {
     life.state = 'zombie';
-    const swept = this.#dispatcher.disown(life.incarnation, life.blame);
+    const swept = this.#dispatcher.disown(life.incarnation, life.blame, life.error?.message);
     this.#ended(life, swept, `${life.reason ?? 'it broke down'}; its thread does not exit`);
     const zombies = [...this.#lives.values()].filter((other) => other.state === 'zombie').length;
     if (zombies > this.#options.workers) {
@@ -332,7 +344,7 @@ export class Supervisor {
     if (wasZombie) {
       this.#dispatcher.retire(life.incarnation);
     } else {
-      const swept = this.#dispatcher.sweep(life.incarnation, life.blame);
+      const swept = this.#dispatcher.sweep(life.incarnation, life.blame, life.error?.message);
       this.#ended(life, swept, life.reason ?? (life.error === undefined ? 'it was told to' : life.error.message));
     }
     this.#checkDone();
@@ -342,6 +354,9 @@ export class Supervisor {
   #ended(life: WorkerLife, swept: Swept, reason: string): void {
     const { worker, threadId, error } = life;
     this.#events.ended(life.words);
+    if (swept.culprit !== NONE) {
+      this.#events.culprit(worker, swept.culprit, error ?? new WorkerLost(reason), swept.dead > 0);
+    }
     this.#events.worker({
       id: worker,
       threadId,
