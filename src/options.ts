@@ -16,6 +16,8 @@ export interface OptionRow<T> {
   readonly default?: T | undefined;
   readonly defaultWords?: string;
   readonly required?: boolean;
+  /** Its value is never shown, whatever it is. */
+  readonly secret?: boolean;
   readonly doc: string;
 }
 
@@ -61,7 +63,8 @@ export const kinds = {
 
 /** A value as an error message may show it: short, and never a password inside a URL. */
 function show(value: unknown): string {
-  if (typeof value === 'string') return `'${value.replace(/\/\/([^:@/]*):[^@/]*@/g, '//$1:**@').slice(0, 80)}'`;
+  // Up to the last @: a password may hold any character, and it may stand in a URL that nobody can parse.
+  if (typeof value === 'string') return `'${value.replace(/:\/\/.*@/gs, '://**@').slice(0, 80)}'`;
   if (typeof value === 'function') return 'a function';
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object' && value !== null) return `an object (${value.constructor?.name ?? 'no prototype'})`;
@@ -127,9 +130,12 @@ export function readOptions<Options extends object>(
       continue;
     }
     if (!row.kind.test(value)) {
-      throw new OptionError(`${owner}: the option '${key}' must be ${row.kind.words}, not ${show(value)}`, {
-        details: { option: key },
-      });
+      throw new OptionError(
+        `${owner}: the option '${key}' must be ${row.kind.words}${row.secret ? '' : `, not ${show(value)}`}`,
+        {
+          details: { option: key },
+        },
+      );
     }
     result[key] = value;
   }

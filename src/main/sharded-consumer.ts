@@ -12,6 +12,7 @@ import { Delivery, NO_DECODING } from '../pool/delivery.js';
 import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker } from '../pool/worker-protocol.js';
+import { LARGEST_FRAME } from './amqp/intake.js';
 import { AmqpSource } from './amqp/source.js';
 import { largestFitting } from './amqp/tap.js';
 import { Connection } from './connection.js';
@@ -22,7 +23,7 @@ import { Dispatcher } from './runtime/dispatcher.js';
 import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions } from './runtime/options.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { fromPortable, Supervisor, type WorkerEvent } from './runtime/supervisor.js';
-import { amqpTransportOptions, connectableTransport } from './url.js';
+import { amqpTransportOptions, type ConnectionParameters, connectableTransport } from './url.js';
 
 /** A message whose callback threw, ran out of time, or whose body could not be decoded. */
 export interface FailedMessage {
@@ -73,6 +74,13 @@ const SPARE_SLOTS = 64;
 
 const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
 
+/** The runtime's own connections: a frame must fit well into a segment of the arena. */
+function smallerFrames(parameters: ConnectionParameters): ConnectionParameters {
+  const { transportOptions } = parameters;
+  const frameMax = Math.min(amqpTransportOptions(transportOptions).frameMax, LARGEST_FRAME);
+  return { ...parameters, transportOptions: { ...transportOptions, frameMax } };
+}
+
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
@@ -114,7 +122,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     }
     const read = readShardedOptions(options);
     connectableTransport(connection.transport);
-    const { parameters } = connection;
+    const parameters = smallerFrames(connection.parameters);
     this.#options = read;
     this.closed = new Promise((resolve, reject) => {
       this.#settleClosed = (error) => (error === undefined ? resolve() : reject(error));
@@ -198,7 +206,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         worker: (event) => this.emit('worker', event),
         message: (worker, message) => this.#fromWorker(worker, message),
         ended: (words) => {
-          this.#past.failed += words[block.FAILED]!;
+          this.#past.failed += words[block.FAILED]! >>> 0;
           addHistogram(this.#past.histogram, words);
         },
         culprit: (worker, index, error, dead) => this.#culprit(worker, index, error, dead),
@@ -256,7 +264,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     const workers = [];
     for (const life of this.#supervisor.lives()) {
       addHistogram(histogram, life.words);
-      failed += life.words[block.FAILED]!;
+      failed += life.words[block.FAILED]! >>> 0;
       workers.push(workerStats(life, this.#memory, this.#options.concurrency, this.#queueOf));
     }
     return {

@@ -279,7 +279,7 @@ const isStrategy = (value: unknown): boolean =>
 export const CONNECTION_OPTIONS: OptionTable<ConnectionOptions> = {
   hostname: { kind: kinds.string, default: 'localhost', doc: 'A host, a URL, or URLs joined by `;`.' },
   userid: { kind: kinds.string, defaultWords: "'guest' on AMQP", doc: 'The user.' },
-  password: { kind: kinds.string, defaultWords: "'guest' on AMQP", doc: 'Never shown in errors.' },
+  password: { secret: true, kind: kinds.string, defaultWords: "'guest' on AMQP", doc: 'Never shown in errors.' },
   virtualHost: { kind: kinds.name, default: '/', doc: 'The virtual host; on Redis the number of the database.' },
   port: { kind: kinds.integer(1, 65535), defaultWords: 'the port of the transport', doc: 'The TCP port.' },
   transport: { kind: kinds.name, default: 'amqp', doc: 'The transport, where no URL names one.' },

@@ -4,8 +4,8 @@
  * the settlement they belong to the next message, unless `own` copied them before.
  */
 import { FRAME_HEAD, FRAME_OVERHEAD } from '../codec/amqp/frames.js';
-import { findHeaders, readProperties, skipShortString } from '../codec/amqp/properties.js';
-import { findString, readTable } from '../codec/amqp/table.js';
+import { findHeaders, readFlags, readProperties, skipShortString } from '../codec/amqp/properties.js';
+import { findString, isEmptyTable, readTable } from '../codec/amqp/table.js';
 import { type DecodeLimits, decodePayload } from '../codec/decode.js';
 import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
 
@@ -104,7 +104,7 @@ export class Delivery implements MessageSource {
     const bytes = this.#bytes;
     const at = this.#header + FLAGS_AT;
     const end = this.#headerEnd;
-    const flags = bytes.readUInt16BE(at);
+    const flags = readFlags(bytes, at, end);
     let next = at + 2;
     let contentType: string | undefined;
     let contentEncoding: string | undefined;
@@ -120,7 +120,7 @@ export class Delivery implements MessageSource {
       next = after;
     }
     // An empty table is its length word: most messages of most senders have nothing in it.
-    if (flags & 0x2000 && bytes.readUInt32BE(next) > 0) compression = findString(bytes, next, end, 'compression');
+    if (flags & 0x2000 && !isEmptyTable(bytes, next, end)) compression = findString(bytes, next, end, 'compression');
     return decodePayload(this.#body(), { contentType, contentEncoding, compression }, this.#limits);
   }
 

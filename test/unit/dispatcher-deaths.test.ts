@@ -33,8 +33,10 @@ class Worker {
     return index;
   }
 
-  say(index: number, said: number): void {
+  /** Settles a message; its callback ends with that, or goes on. */
+  say(index: number, said: number, ends = true): void {
     this.#writer.push(index, said);
+    if (ends) this.words[block.RUNNING]!--;
   }
 }
 
@@ -174,7 +176,7 @@ describe('after the death of a worker', () => {
     const worker = join(1);
     give(2);
     const [early, innocent] = [worker.take(), worker.take()];
-    worker.say(early, verdict.ACK);
+    worker.say(early, verdict.ACK, false);
     assert.equal(dispatcher.sweep(1).culprit, NONE);
     assert.deepEqual([word(innocent, slot.DEATHS), isAlone(innocent)], [0, true]);
     finishAll();

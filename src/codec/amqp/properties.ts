@@ -37,11 +37,17 @@ export function skipShortString(bytes: Buffer, at: number, end: number): number 
   return next;
 }
 
-/** `at` is the flags word of the property block, `end` the end of the header payload. */
-export function readProperties(bytes: Buffer, at: number, end: number): WireProperties {
+/** The flags word. Only 14 properties exist, so a continued one is not a header of class basic. */
+export function readFlags(bytes: Buffer, at: number, end: number): number {
   bound(at, 2, end);
   const flags = bytes.readUInt16BE(at);
   if (flags & 1) throw new DecodeError('a content header continues its flags; no class of AMQP 0-9-1 has that many');
+  return flags;
+}
+
+/** `at` is the flags word of the property block, `end` the end of the header payload. */
+export function readProperties(bytes: Buffer, at: number, end: number): WireProperties {
+  const flags = readFlags(bytes, at, end);
   let p = at + 2;
   const short = (): string => {
     const next = skipShortString(bytes, p, end);
@@ -80,8 +86,7 @@ export function readProperties(bytes: Buffer, at: number, end: number): WireProp
 
 /** Offset of the headers table's length word, or -1 if the message has none. */
 export function findHeaders(bytes: Buffer, at: number, end: number): number {
-  bound(at, 2, end);
-  const flags = bytes.readUInt16BE(at);
+  const flags = readFlags(bytes, at, end);
   if ((flags & 0x2000) === 0) return -1;
   let p = at + 2;
   if (flags & 0x8000) p = skipShortString(bytes, p, end);

@@ -134,6 +134,11 @@ class Reader {
   }
 }
 
+/** True for a table that is nothing but its length word. One that is cut off is not empty: reading it says so. */
+export function isEmptyTable(bytes: Buffer, at: number, end: number): boolean {
+  return at + 4 <= end && bytes[at] === 0 && bytes[at + 1] === 0 && bytes[at + 2] === 0 && bytes[at + 3] === 0;
+}
+
 /** Decodes the table whose length word stands at `at`. Throws `DecodeError`. */
 export function readTable(bytes: Buffer, at: number, end: number): Record<string, unknown> {
   return new Reader(bytes, at, end).table(0);

@@ -54,6 +54,9 @@ const LEAST_ROOM = 64 * 1024;
 /** The most that one read may bring: more would only fill the processor's cache before anyone looks. */
 const MOST_READ = 256 * 1024;
 
+/** The largest frame: what must move to a new segment, a frame and the beginning of another, has to leave room there. */
+export const LARGEST_FRAME = SEGMENT_BYTES / 4;
+
 /** What the captured channel's next frame must be. */
 const IDLE = 0;
 const HEADER = 1;
@@ -98,6 +101,7 @@ export class Intake {
 
   /** `frameMax`: bytes of the largest frame that the broker may send, overhead included. */
   constructor(memory: SharedArrayBuffer, arena: Arena, sink: IntakeSink, frameMax: number) {
+    if (frameMax > LARGEST_FRAME) throw new RangeError(`frames of ${frameMax} bytes; at most ${LARGEST_FRAME} fit`);
     this.#largest = frameMax - FRAME_OVERHEAD;
     this.#bytes = new Uint8Array(memory);
     this.#view = new DataView(memory);

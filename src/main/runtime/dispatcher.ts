@@ -341,7 +341,7 @@ export class Dispatcher {
     if (worker === undefined) return { requeued: 0, dead: 0, culprit: NONE };
     this.#drainOne(worker);
     this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, cause, false);
+    const swept = this.#redistribute(this.#claimedBy(id), worker.block[block.RUNNING]!, blame, cause, false);
     // A bell rung for the dead one woke nobody.
     this.#lane.flush();
     if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
@@ -353,8 +353,9 @@ export class Dispatcher {
    * ones stay claimed by it, without bytes, until `retire`.
    */
   disown(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
+    const running = this.#incarnations.find((worker) => worker.id === id)?.block[block.RUNNING] ?? 0;
     this.#incarnations = this.#incarnations.filter((candidate) => candidate.id !== id);
-    const swept = this.#redistribute(this.#claimedBy(id), blame, cause, true);
+    const swept = this.#redistribute(this.#claimedBy(id), running, blame, cause, true);
     this.#lane.flush();
     this.#wake(swept.requeued);
     return swept;
@@ -377,13 +378,16 @@ export class Dispatcher {
   /** `move`: into fresh slots, since the old ones cannot be used while their thread lives. */
   #redistribute(
     claimed: number[],
+    running: number,
     blame: ReadonlySet<number> | undefined,
     cause: string | undefined,
     move: boolean,
   ): Swept {
     const words = this.#slots;
     const started = claimed.filter((index) => words[(index << slot.SHIFT) + slot.STARTED] === 1);
-    const guilty = blame ?? new Set(started.length === 1 ? started : []);
+    // A callback that settled its message early may be the one: then the others are no more than suspects.
+    const onlyOne = started.length === 1 && running <= 1;
+    const guilty = blame ?? new Set(onlyOne ? started : []);
     // Several past their time at once: one of them held up the others' loop, and nobody can tell which.
     const known = guilty.size === 1;
     const suspects = new Set(known ? [] : blame === undefined ? started : blame);
@@ -392,10 +396,18 @@ export class Dispatcher {
     let culprit = NONE;
     for (const old of claimed) {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
-      const index = move ? this.#copy(old) : old;
       if (generationOver) {
         this.counters.stale++;
-        this.#release(index);
+        if (move) this.#releaseBytes(old);
+        else this.#release(old);
+        continue;
+      }
+      const index = move ? this.#copy(old) : old;
+      if (index === NONE) {
+        // More threads hang than anyone planned slots for: the broker can have the message back.
+        this.counters.requeued++;
+        this.#sink.settle(this.#entries[old]!, verdict.REQUEUE);
+        this.#releaseBytes(old);
         continue;
       }
       const at = index << slot.SHIFT;
@@ -418,9 +430,9 @@ export class Dispatcher {
     return { requeued, dead, culprit };
   }
 
-  /** Moves a message to a fresh slot; the old one keeps its claim and loses its bytes. */
+  /** Moves a message to a fresh slot, NONE if there is none; the old one keeps its claim and loses its bytes. */
   #copy(old: number): number {
-    if (this.#freeCount === 0) throw new RangeError('no slot is left for the message of a disowned worker');
+    if (this.#freeCount === 0) return NONE;
     const index = this.#free[--this.#freeCount]!;
     const from = old << slot.SHIFT;
     const to = index << slot.SHIFT;
@@ -445,9 +457,16 @@ export class Dispatcher {
     this.#raise(index, state.HELD);
   }
 
-  #release(index: number): void {
+  #releaseBytes(index: number): void {
     const at = index << slot.SHIFT;
-    this.#arena.release(this.#slots[at + slot.OFFSET]!, this.#slots[at + slot.LENGTH]!);
+    const length = this.#slots[at + slot.LENGTH]!;
+    if (length === 0) return;
+    this.#arena.release(this.#slots[at + slot.OFFSET]!, length);
+    this.#slots[at + slot.LENGTH] = 0;
+  }
+
+  #release(index: number): void {
+    this.#releaseBytes(index);
     this.#free[this.#freeCount++] = this.#raise(index, state.FREE);
   }
 }

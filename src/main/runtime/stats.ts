@@ -62,7 +62,7 @@ export interface ShardedConsumerStats {
 
 /** Adds the histogram of a block to `sum`. */
 export function addHistogram(sum: Float64Array, words: Int32Array): void {
-  for (let i = 0; i < HISTOGRAM_BUCKETS; i++) sum[i]! += words[block.HISTOGRAM + i]!;
+  for (let i = 0; i < HISTOGRAM_BUCKETS; i++) sum[i]! += words[block.HISTOGRAM + i]! >>> 0;
 }
 
 export function latencyOf(sum: Float64Array): LatencyStats {
@@ -103,8 +103,8 @@ export function workerStats(
     id: life.worker,
     threadId: life.threadId,
     state: life.state,
-    processed: words[block.PROCESSED]!,
-    failed: words[block.FAILED]!,
+    processed: words[block.PROCESSED]! >>> 0,
+    failed: words[block.FAILED]! >>> 0,
     running,
     busy: fromWords(words[block.BUSY_HI]!, words[block.BUSY_LO]!) / 1e6,
     restarts: life.restarts,
