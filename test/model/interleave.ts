@@ -131,7 +131,7 @@ function yieldCalls(text: string, names: ReadonlySet<string>): string {
 }
 
 const PLAIN_READ =
-  /((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g;
+  /(?<![.#\w])((?:this\.#?)?\b(?:laneWords|slotWords|slots|words|block))\[([^[\]]+)\](?!\s*(?:=[^=]|\+\+|\|=|\+=))/g;
 const RING_WRITE = /((?:this\.#?)\b(?:block|slots)|\blaneWords)\[([^[\]]+)\](?=\s*=[^=])/g;
 
 /** Is it memory that another thread may be writing to at this moment? The slots' plain words have one owner at a time. */
