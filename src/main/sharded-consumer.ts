@@ -4,7 +4,7 @@
  * supervisor (threads), the dead letters.
  */
 import { EventEmitter } from 'node:events';
-import { ClosedError, type KombuError, MessageTooLarge, OptionError, TimeoutError } from '../errors.js';
+import { ClosedError, MessageTooLarge, OptionError } from '../errors.js';
 import { Arena } from '../pool/arena.js';
 import { ringAlways } from '../pool/bell.js';
 import { now } from '../pool/clock.js';
@@ -17,58 +17,18 @@ import { AmqpSource } from './amqp/source.js';
 import { largestFitting } from './amqp/tap.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
-import { withDeadline } from './errors-from-amqp.js';
-import { type DeadLetter, DeadLetters } from './runtime/dead-letters.js';
+import { endRuntime } from './runtime/closing.js';
+import { DeadLetters } from './runtime/dead-letters.js';
 import { Dispatcher } from './runtime/dispatcher.js';
+import type { FailureOutcome, ShardedConsumerEvents } from './runtime/events.js';
 import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions } from './runtime/options.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
-import { fromPortable, Supervisor, type WorkerEvent } from './runtime/supervisor.js';
+import { Supervisor } from './runtime/supervisor.js';
+import { fromPortable } from './runtime/worker-life.js';
 import { amqpTransportOptions, type ConnectionParameters, connectableTransport } from './url.js';
-
-/** A message whose callback threw, ran out of time, or whose body could not be decoded. */
-export interface FailedMessage {
-  readonly error: Error;
-  /** How many failures this event stands for: beyond 100 a second and worker they are counted by the error's name. */
-  readonly count: number;
-  readonly worker: number;
-  readonly queue?: string;
-  readonly deliveryTag?: number;
-  readonly messageId?: string;
-  readonly attempt?: number;
-  /**
-   * What becomes of the message. `'again'`: it took its worker down and runs again on another; `'drop'`: acked and gone, as
-   * `deadLetter: 'drop'` asks for; `'none'`: the callback had settled it before it failed.
-   */
-  readonly outcome?: FailureOutcome;
-}
-
-export type FailureOutcome = 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'drop' | 'again' | 'none';
-
-export interface ShardedConsumerEvents {
-  /** The handler is loaded on every worker, and the queues are consumed. */
-  ready: [];
-  failed: [failure: FailedMessage];
-  /** A message went to the dead letters. */
-  dead: [letter: DeadLetter];
-  worker: [event: WorkerEvent];
-  /** The arena is full: bodies are shed and their messages given back. Once a second at most. */
-  pressure: [{ readonly shed: number; readonly used: number; readonly size: number }];
-  /** A callback has held its worker's event loop for more than ten seconds. */
-  stalled: [{ readonly worker: number; readonly forMs: number }];
-  disconnected: [error: KombuError];
-  reconnected: [{ readonly attempts: number }];
-  /** Something failed that no promise tells. Only emitted if somebody listens. */
-  error: [error: Error];
-  closed: [];
-}
 
 type State = ShardedConsumerStats['state'];
 
-/** A cancel that the broker does not answer is given up after this, ms. */
-const CANCEL_TIMEOUT = 5_000;
-const TEARDOWN_TIMEOUT = 2_000;
-/** Between the abort of the signals and the end of the threads, ms. */
-const ABORT_GRACE = 1_000;
 /** Slots beyond the prefetch: callbacks of ended generations still hold theirs. */
 const SPARE_SLOTS = 64;
 
@@ -441,56 +401,20 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#state = 'closing';
     clearInterval(this.#tick);
     if (started) {
-      try {
-        await this.#source.cancel(CANCEL_TIMEOUT);
-      } catch (error) {
-        this.#error(error as Error);
-      }
-      this.#dispatcher.giveBack();
-      this.#source.flush();
-      await this.#endWorkers();
-      this.#pump();
-      await this.#endDeadLetters();
-      await this.#source.close(CANCEL_TIMEOUT);
+      await endRuntime({
+        source: this.#source,
+        dispatcher: this.#dispatcher,
+        supervisor: this.#supervisor,
+        deadLetters: this.#deadLetters,
+        drainTimeout: this.#options.drainTimeout,
+        terminateGrace: this.#options.terminateGrace,
+        pump: () => this.#pump(),
+        onError: (error) => this.#error(error),
+      });
     }
     await this.#supervisor.destroy();
     this.#state = 'closed';
     // Ends the loop that listens for workers.
     ringAlways(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
-  }
-
-  /** Lets callbacks end; past the deadline aborts them, then their threads. */
-  async #endWorkers(): Promise<void> {
-    const drained = this.#supervisor.drain();
-    if (!(await this.#within(drained, this.#options.drainTimeout))) {
-      this.#supervisor.abortAll('the consumer closes and its drainTimeout is over');
-      if (!(await this.#within(drained, ABORT_GRACE))) this.#supervisor.terminateAll('the consumer closed');
-    }
-    const gone = this.#supervisor.gone();
-    if (await this.#within(gone, TEARDOWN_TIMEOUT)) return;
-    this.#supervisor.terminateAll('its teardown took too long');
-    if (!(await this.#within(gone, this.#options.terminateGrace))) {
-      this.#error(new TimeoutError('a worker thread does not exit: a native call of the handler holds it'));
-    }
-  }
-
-  async #endDeadLetters(): Promise<void> {
-    if (this.#deadLetters === undefined) return;
-    if (!(await this.#within(this.#deadLetters.idle(), CANCEL_TIMEOUT))) {
-      this.#error(
-        new TimeoutError(`${this.#deadLetters.pending} dead letters could not be published: their messages go back`),
-      );
-    }
-    await this.#deadLetters.close(CANCEL_TIMEOUT);
-  }
-
-  async #within(work: Promise<void>, milliseconds: number): Promise<boolean> {
-    try {
-      await withDeadline(work, 'closing', milliseconds);
-      return true;
-    } catch (error) {
-      if (error instanceof TimeoutError) return false;
-      throw error;
-    }
   }
 }

@@ -49,13 +49,14 @@ export class LanePublisher {
   readonly #mask: number;
   /** What main has written; readers see it from `flush` on. */
   #tail: number;
-  #published: number;
+  /** Up to here whoever sleeps has been thought of. */
+  #flushed: number;
 
   constructor(memory: Memory) {
     this.#memory = memory;
     this.#mask = memory.laneCapacity - 1;
     this.#tail = Atomics.load(memory.boardWords, board.LANE_TAIL);
-    this.#published = this.#tail;
+    this.#flushed = this.#tail;
   }
 
   /** Cells between head and tail, dead ones included. */
@@ -78,9 +79,9 @@ export class LanePublisher {
 
   /** Shows what was pushed since the last flush to the workers; returns how many cells that are. */
   flush(): number {
-    const count = (this.#tail - this.#published) | 0;
+    const count = (this.#tail - this.#flushed) | 0;
     if (count === 0) return 0;
-    this.#published = this.#tail;
+    this.#flushed = this.#tail;
     Atomics.store(this.#memory.boardWords, board.LANE_TAIL, this.#tail);
     return count;
   }
@@ -125,8 +126,9 @@ export class LanePublisher {
    * Then every live cell is withdrawn and published anew, in its order, which leaves capacity / 2 cells free.
    */
   #compact(): void {
-    this.flush();
     const { boardWords, laneWords } = this.#memory;
+    // Shown early; the count of the next flush still has them.
+    Atomics.store(boardWords, board.LANE_TAIL, this.#tail);
     const live: number[] = [];
     const head = Atomics.load(boardWords, board.LANE_HEAD);
     for (let position = head; position !== this.#tail; position = (position + 1) | 0) {
@@ -137,6 +139,6 @@ export class LanePublisher {
     }
     this.skipDead();
     for (const index of live) this.push(index);
-    this.flush();
+    Atomics.store(boardWords, board.LANE_TAIL, this.#tail);
   }
 }

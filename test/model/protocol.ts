@@ -30,14 +30,13 @@ interface Stepped {
 /** Its private names are public here: they belong to the state. */
 interface SteppedDispatcher {
   readonly used: number;
-  readonly free: Int32Array;
   readonly entries: Int32Array;
   readonly incarnations: readonly { id: number; block: Int32Array; reader: { head: number; seen: number } }[];
-  readonly freeCount: number;
+  readonly slots: { free: Int32Array; freeCount: number };
   readonly nextToWake: number;
   readonly generation: number;
   readonly alive: boolean;
-  readonly lane: { tail: number; published: number };
+  readonly lane: { tail: number; flushed: number };
   begin(): Gen<number>;
   end(): Gen<number>;
   accept(start: number, length: number, hi: number, lo: number, redelivered: boolean, entry: number): Gen<number>;
@@ -69,7 +68,13 @@ export interface Scenario {
 }
 
 const ATOMICS = new RecordingAtomics();
-const MODULES = ['#src/pool/lane', '#src/pool/settlement-ring', '#src/pool/bell', '#src/main/runtime/dispatcher'];
+const MODULES = [
+  '#src/pool/lane',
+  '#src/pool/settlement-ring',
+  '#src/pool/bell',
+  '#src/pool/slots',
+  '#src/main/runtime/dispatcher',
+];
 const CLOCK = { highWord: () => 0, lowWord: () => 0, fromWords: () => 0 };
 
 function load(whole: readonly string[]): Stepped {
@@ -96,7 +101,9 @@ const BELLS = load([
   'raise',
   'hold',
   'settle',
-  'copy',
+  'move',
+  'acquire',
+  'releaseBytes',
   'begin',
   'end',
   'add',
@@ -312,17 +319,17 @@ export function protocol(scenario: Scenario): () => System {
         for (const delivery of again) add(delivery + 100);
         add(((delivered * 8 + left.deaths) * 8 + left.withdrawals) * 8 + left.generations);
         add(reruns * 8 + (armed === undefined ? 0 : armed.woken ? 1 : 2) + (withdrawing ? 4 : 0) + (begun ? 3 : 0));
-        dispatcher.free.forEach(add);
+        dispatcher.slots.free.forEach(add);
         dispatcher.entries.forEach(add);
         for (const { id, reader } of dispatcher.incarnations) {
           add(id);
           add(reader.head);
           add(reader.seen);
         }
-        add(dispatcher.freeCount * 8 + dispatcher.nextToWake);
+        add(dispatcher.slots.freeCount * 8 + dispatcher.nextToWake);
         add(dispatcher.generation * 2 + (dispatcher.alive ? 1 : 0));
         add(dispatcher.lane.tail);
-        add(dispatcher.lane.published);
+        add(dispatcher.lane.flushed);
       },
       mayDie: () => (left.deaths > 0 && begun ? blocks.flatMap((_, w) => (dead[w] === 'no' ? [w + 1] : [])) : []),
       died: (thread) => {

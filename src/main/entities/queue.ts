@@ -108,9 +108,21 @@ export class Queue {
   readonly consumerArguments: Readonly<Record<string, unknown>> | undefined;
   readonly #options: QueueOptions;
 
-  /** `exchange`: an Exchange, the name of a direct one, or a list of bindings. Throws `OptionError`. */
-  constructor(name = '', exchange?: Exchange | string | readonly Binding[], options: QueueOptions = {}) {
+  /**
+   * `exchange`: an Exchange, the name of a direct one, or a list of bindings; without one the options may come second.
+   * Throws `OptionError`.
+   */
+  constructor(name?: string, exchange?: Exchange | string | readonly Binding[], options?: QueueOptions);
+  constructor(name?: string, options?: QueueOptions);
+  constructor(
+    name = '',
+    second?: Exchange | string | readonly Binding[] | QueueOptions,
+    third: QueueOptions | undefined = undefined,
+  ) {
     if (!kinds.string.test(name)) throw new OptionError('Queue: the name must be a string');
+    const optionsSecond = kinds.object.test(second) && !(second instanceof Exchange) && third === undefined;
+    const exchange = optionsSecond ? undefined : (second as Exchange | string | readonly Binding[] | undefined);
+    const options = optionsSecond ? (second as QueueOptions) : (third ?? {});
     if (
       exchange !== undefined &&
       !(exchange instanceof Exchange) &&

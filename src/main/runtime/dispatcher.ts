@@ -11,22 +11,10 @@ import type { Arena } from '../../pool/arena.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../../pool/bell.js';
 import { fromWords, highWord, lowWord } from '../../pool/clock.js';
 import { LanePublisher, laneHasWork, NONE } from '../../pool/lane.js';
-import {
-  block,
-  board,
-  flag,
-  GENERATION_MASK,
-  GENERATION_SHIFT,
-  OWNER_MASK,
-  OWNER_SHIFT,
-  STATE_MASK,
-  slot,
-  state,
-  stateWord,
-  verdict,
-} from '../../pool/layout.js';
+import { block, board, flag, OWNER_MASK, OWNER_SHIFT, STATE_MASK, slot, state, verdict } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import { SettlementReader } from '../../pool/settlement-ring.js';
+import { SlotTable } from '../../pool/slots.js';
 
 /** One life of one worker thread, as the dispatcher sees it. */
 export interface Incarnation {
@@ -82,13 +70,11 @@ export class Dispatcher {
   };
 
   readonly #memory: Memory;
-  readonly #slots: Int32Array;
-  readonly #arena: Arena;
+  readonly #slots: SlotTable;
+  readonly #words: Int32Array;
   readonly #sink: DispatchSink;
   readonly #maxDeliveries: number;
   readonly #lane: LanePublisher;
-  readonly #free: Int32Array;
-  #freeCount: number;
   /** The ledger entry of each slot: only main wants it. */
   readonly #entries: Int32Array;
   #incarnations: Registered[] = [];
@@ -100,15 +86,11 @@ export class Dispatcher {
 
   constructor(memory: Memory, arena: Arena, sink: DispatchSink, maxDeliveries: number) {
     this.#memory = memory;
-    this.#slots = memory.slotWords;
-    this.#arena = arena;
+    this.#slots = new SlotTable(memory, arena);
+    this.#words = memory.slotWords;
     this.#sink = sink;
     this.#maxDeliveries = maxDeliveries;
     this.#lane = new LanePublisher(memory);
-    this.#freeCount = memory.slotCount;
-    this.#free = new Int32Array(memory.slotCount);
-    // A stack that hands out the lowest slots first: a light load stays in few pages.
-    for (let i = 0; i < memory.slotCount; i++) this.#free[i] = memory.slotCount - 1 - i;
     this.#entries = new Int32Array(memory.slotCount);
   }
 
@@ -118,7 +100,7 @@ export class Dispatcher {
 
   /** Slots in use, whatever for. */
   get used(): number {
-    return this.#memory.slotCount - this.#freeCount;
+    return this.#slots.used;
   }
 
   /** A channel begins to deliver: its messages carry the number returned. */
@@ -140,9 +122,9 @@ export class Dispatcher {
     Atomics.store(this.#memory.boardWords, board.GENERATION, this.#generation);
     let count = 0;
     for (let index = 0; index < this.#memory.slotCount; index++) {
-      const value = this.#slots[(index << slot.SHIFT) + slot.STATE]! & STATE_MASK;
+      const value = this.#slots.stateOf(index);
       if (value === state.HELD || (value === state.READY && this.#lane.withdraw(index))) {
-        this.#release(index);
+        this.#slots.release(index);
         count++;
       }
     }
@@ -169,10 +151,10 @@ export class Dispatcher {
     entry: number,
     held = false,
   ): number {
-    if (this.#freeCount === 0) return NONE;
-    const index = this.#free[--this.#freeCount]!;
+    const index = this.#slots.acquire();
+    if (index === NONE) return NONE;
     const at = index << slot.SHIFT;
-    const words = this.#slots;
+    const words = this.#words;
     words[at + slot.OFFSET] = start;
     words[at + slot.LENGTH] = length;
     words[at + slot.FLAGS] = redelivered ? flag.REDELIVERED : 0;
@@ -188,7 +170,7 @@ export class Dispatcher {
     this.#entries[index] = entry;
     this.counters.received++;
     if (redelivered) this.counters.redelivered++;
-    if (held) Atomics.store(words, at + slot.STATE, stateWord(this.#stateGeneration(index), 0, state.HELD));
+    if (held) this.#slots.raise(index, state.HELD);
     else this.#lane.push(index);
     return index;
   }
@@ -243,21 +225,21 @@ export class Dispatcher {
   /** One entry of a ring. Counts only if the slot is still claimed by the very incarnation whose ring it was in. */
   #apply(index: number, owner: number): void {
     const at = index << slot.SHIFT;
-    const word = Atomics.load(this.#slots, at + slot.STATE);
+    const word = Atomics.load(this.#words, at + slot.STATE);
     if ((word & STATE_MASK) !== state.CLAIMED || ((word >>> OWNER_SHIFT) & OWNER_MASK) !== owner) {
       this.counters.stale++;
       return;
     }
-    if (this.#slots[at + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive) {
+    if (this.#words[at + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive) {
       this.counters.stale++;
-      this.#release(index);
+      this.#slots.release(index);
       return;
     }
-    const said = this.#slots[at + slot.VERDICT]!;
+    const said = this.#words[at + slot.VERDICT]!;
     if (said === verdict.ACK || said === verdict.REJECT || said === verdict.REQUEUE) {
       this.#settle(index, said);
     } else {
-      this.#hold(index);
+      this.#slots.raise(index, state.HELD);
       this.#sink.dead(index, 'failed');
     }
   }
@@ -267,7 +249,7 @@ export class Dispatcher {
     else if (outcome === verdict.REJECT) this.counters.rejected++;
     else this.counters.requeued++;
     this.#sink.settle(this.#entries[index]!, outcome);
-    this.#release(index);
+    this.#slots.release(index);
   }
 
   /**
@@ -275,23 +257,23 @@ export class Dispatcher {
    * the work began. False: its generation ended meanwhile, the broker gives the message out again.
    */
   finish(index: number, word: number, outcome: Outcome): boolean {
-    if (this.#slots[(index << slot.SHIFT) + slot.STATE] !== word) return false;
+    if (this.#words[(index << slot.SHIFT) + slot.STATE] !== word) return false;
     this.#settle(index, outcome);
     return true;
   }
 
   /** The same for one that is safe in the dead-letter queue now. */
   finishDead(index: number, word: number): boolean {
-    if (this.#slots[(index << slot.SHIFT) + slot.STATE] !== word) return false;
+    if (this.#words[(index << slot.SHIFT) + slot.STATE] !== word) return false;
     this.counters.deadLettered++;
     this.#sink.settle(this.#entries[index]!, verdict.ACK);
-    this.#release(index);
+    this.#slots.release(index);
     return true;
   }
 
   /** The STATE word of a slot: proves later that it is still the same message. */
   stateOf(index: number): number {
-    return this.#slots[(index << slot.SHIFT) + slot.STATE]!;
+    return this.#words[(index << slot.SHIFT) + slot.STATE]!;
   }
 
   /** Takes back whatever waits unstarted (since before `before`, microseconds) and settles it as `requeue`. */
@@ -301,7 +283,7 @@ export class Dispatcher {
       const index = this.#lane.oldest();
       if (index === NONE) break;
       const at = index << slot.SHIFT;
-      const arrival = fromWords(this.#slots[at + slot.ARRIVAL_HI]!, this.#slots[at + slot.ARRIVAL_LO]!);
+      const arrival = fromWords(this.#words[at + slot.ARRIVAL_HI]!, this.#words[at + slot.ARRIVAL_LO]!);
       if (arrival >= before) break;
       if (!this.#lane.withdraw(index)) continue;
       this.#settle(index, verdict.REQUEUE);
@@ -312,23 +294,15 @@ export class Dispatcher {
 
   /** Slots that workers have claimed and not settled. */
   running(): number {
-    return this.#count(state.CLAIMED);
+    return this.#slots.inState(state.CLAIMED);
   }
 
   waiting(): number {
-    return this.#count(state.READY);
+    return this.#slots.inState(state.READY);
   }
 
   held(): number {
-    return this.#count(state.HELD);
-  }
-
-  #count(wanted: number): number {
-    let count = 0;
-    for (let at = 0; at < this.#slots.length; at += slot.WORDS) {
-      if ((this.#slots[at + slot.STATE]! & STATE_MASK) === wanted) count++;
-    }
-    return count;
+    return this.#slots.inState(state.HELD);
   }
 
   /**
@@ -341,7 +315,7 @@ export class Dispatcher {
     if (worker === undefined) return { requeued: 0, dead: 0, culprit: NONE };
     this.#drainOne(worker);
     this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
-    const swept = this.#redistribute(this.#claimedBy(id), worker.block[block.RUNNING]!, blame, cause, false);
+    const swept = this.#redistribute(this.#slots.claimedBy(id), worker.block[block.RUNNING]!, blame, cause, false);
     // A bell rung for the dead one woke nobody.
     this.#lane.flush();
     if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
@@ -355,7 +329,7 @@ export class Dispatcher {
   disown(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
     const running = this.#incarnations.find((worker) => worker.id === id)?.block[block.RUNNING] ?? 0;
     this.#incarnations = this.#incarnations.filter((candidate) => candidate.id !== id);
-    const swept = this.#redistribute(this.#claimedBy(id), running, blame, cause, true);
+    const swept = this.#redistribute(this.#slots.claimedBy(id), running, blame, cause, true);
     this.#lane.flush();
     this.#wake(swept.requeued);
     return swept;
@@ -363,16 +337,7 @@ export class Dispatcher {
 
   /** A disowned thread exited after all: its slots can be used again. */
   retire(id: number): void {
-    for (const index of this.#claimedBy(id)) this.#free[this.#freeCount++] = this.#raise(index, state.FREE);
-  }
-
-  #claimedBy(id: number): number[] {
-    const found: number[] = [];
-    for (let index = 0; index < this.#memory.slotCount; index++) {
-      const word = Atomics.load(this.#slots, (index << slot.SHIFT) + slot.STATE);
-      if ((word & STATE_MASK) === state.CLAIMED && ((word >>> OWNER_SHIFT) & OWNER_MASK) === id) found.push(index);
-    }
-    return found;
+    for (const index of this.#slots.claimedBy(id)) this.#slots.release(index);
   }
 
   /** `move`: into fresh slots, since the old ones cannot be used while their thread lives. */
@@ -383,7 +348,7 @@ export class Dispatcher {
     cause: string | undefined,
     move: boolean,
   ): Swept {
-    const words = this.#slots;
+    const words = this.#words;
     const started = claimed.filter((index) => words[(index << slot.SHIFT) + slot.STARTED] === 1);
     // A callback that settled its message early may be the one: then the others are no more than suspects.
     const onlyOne = started.length === 1 && running <= 1;
@@ -398,18 +363,19 @@ export class Dispatcher {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
       if (generationOver) {
         this.counters.stale++;
-        if (move) this.#releaseBytes(old);
-        else this.#release(old);
+        if (move) this.#slots.releaseBytes(old);
+        else this.#slots.release(old);
         continue;
       }
-      const index = move ? this.#copy(old) : old;
+      const index = move ? this.#slots.move(old) : old;
       if (index === NONE) {
         // More threads hang than anyone planned slots for: the broker can have the message back.
         this.counters.requeued++;
         this.#sink.settle(this.#entries[old]!, verdict.REQUEUE);
-        this.#releaseBytes(old);
+        this.#slots.releaseBytes(old);
         continue;
       }
+      this.#entries[index] = this.#entries[old]!;
       const at = index << slot.SHIFT;
       if (words[at + slot.STARTED] === 1) words[at + slot.ATTEMPTS]!++;
       words[at + slot.STARTED] = 0;
@@ -418,7 +384,7 @@ export class Dispatcher {
         words[at + slot.DEATHS]!++;
         culprit = index;
       }
-      this.#hold(index);
+      this.#slots.raise(index, state.HELD);
       if (words[at + slot.DEATHS]! >= this.#maxDeliveries) {
         dead++;
         this.#sink.dead(index, 'deaths', cause);
@@ -428,45 +394,5 @@ export class Dispatcher {
       }
     }
     return { requeued, dead, culprit };
-  }
-
-  /** Moves a message to a fresh slot, NONE if there is none; the old one keeps its claim and loses its bytes. */
-  #copy(old: number): number {
-    if (this.#freeCount === 0) return NONE;
-    const index = this.#free[--this.#freeCount]!;
-    const from = old << slot.SHIFT;
-    const to = index << slot.SHIFT;
-    for (let word = slot.OFFSET; word < slot.WORDS; word++) this.#slots[to + word] = this.#slots[from + word]!;
-    this.#slots[from + slot.LENGTH] = 0;
-    this.#entries[index] = this.#entries[old]!;
-    return index;
-  }
-
-  #stateGeneration(index: number): number {
-    return (this.#slots[(index << slot.SHIFT) + slot.STATE]! >>> GENERATION_SHIFT) & GENERATION_MASK;
-  }
-
-  /** Into a new generation of the slot: whatever points to the old one is dead from now on. */
-  #raise(index: number, value: number): number {
-    const next = (this.#stateGeneration(index) + 1) & GENERATION_MASK;
-    Atomics.store(this.#slots, (index << slot.SHIFT) + slot.STATE, stateWord(next, 0, value));
-    return index;
-  }
-
-  #hold(index: number): void {
-    this.#raise(index, state.HELD);
-  }
-
-  #releaseBytes(index: number): void {
-    const at = index << slot.SHIFT;
-    const length = this.#slots[at + slot.LENGTH]!;
-    if (length === 0) return;
-    this.#arena.release(this.#slots[at + slot.OFFSET]!, length);
-    this.#slots[at + slot.LENGTH] = 0;
-  }
-
-  #release(index: number): void {
-    this.#releaseBytes(index);
-    this.#free[this.#freeCount++] = this.#raise(index, state.FREE);
   }
 }

@@ -9,16 +9,18 @@
  *                   ▼                                              │
  *                zombie ── exit ───────────────────────────────────┘
  */
-import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
-import { HandlerError, HandlerLoadError, KombuError, TimeoutError, WorkerLost } from '../../errors.js';
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
+import { HandlerLoadError, KombuError, TimeoutError, WorkerLost } from '../../errors.js';
 import { ringAlways } from '../../pool/bell.js';
-import { fromWords, now } from '../../pool/clock.js';
+import { now } from '../../pool/clock.js';
 import { NONE } from '../../pool/lane.js';
-import { block, MAX_INCARNATION, RUNNING_WORDS, stop } from '../../pool/layout.js';
+import { block, MAX_INCARNATION, stop } from '../../pool/layout.js';
 import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
 import { WorkerPool, type WorkerPoolOptions } from '../../pool/worker-pool.js';
-import type { FromWorker, PortableError, ToWorker, WorkerTask } from '../../pool/worker-protocol.js';
+import type { FromWorker, ToWorker, WorkerTask } from '../../pool/worker-protocol.js';
 import type { Dispatcher, Swept } from './dispatcher.js';
+import type { WorkerEvent } from './events.js';
+import { asError, type LifeState, readOverdue, WorkerLife } from './worker-life.js';
 
 export interface SupervisorOptions extends WorkerPoolOptions {
   readonly entry: string;
@@ -43,42 +45,6 @@ export interface SupervisorEvents {
   fatal(error: KombuError): void;
 }
 
-export interface WorkerEvent {
-  readonly id: number;
-  readonly threadId: number;
-  readonly state: 'started' | 'exited';
-  /** Why it exited, in words; absent for a start. */
-  readonly reason?: string;
-  readonly error?: Error;
-  /** Messages that went back to the lane, or to the dead letters, with it. */
-  readonly requeued?: number;
-  readonly dead?: number;
-}
-
-type State = 'starting' | 'running' | 'draining' | 'ending' | 'zombie' | 'gone';
-
-class WorkerLife {
-  state: State = 'starting';
-  threadId = -1;
-  timer: NodeJS.Timeout | undefined;
-  /** Why main ends it; undefined while it ends by itself. */
-  reason: string | undefined;
-  blame: ReadonlySet<number> | undefined;
-  error: Error | undefined;
-  returned = false;
-  readonly startedAt = now();
-  /** The overdue row seen by the last tick, as text: a decision needs to see it twice. */
-  overdue = '';
-  stalledAt = 0;
-
-  constructor(
-    readonly worker: number,
-    readonly incarnation: number,
-    readonly words: Int32Array,
-    readonly port: MessagePort,
-  ) {}
-}
-
 /** A worker that lived this long has its earlier failures forgotten, microseconds. */
 const SETTLED_IN = 10_000_000;
 const FIRST_DELAY = 100;
@@ -86,19 +52,6 @@ const LAST_DELAY = 5_000;
 /** Beyond its timeout, a callback whose worker's loop does not turn has this long, ms. */
 const LOOP_GRACE = 1_000;
 const STALLED_AFTER = 10_000;
-
-/** An error of a worker thread, put together again. */
-export function fromPortable(error: PortableError): HandlerError {
-  const cause = error.cause === undefined ? undefined : fromPortable(error.cause);
-  const built = new HandlerError(error.message, cause === undefined ? {} : { cause });
-  built.name = error.name;
-  if (error.stack !== undefined) built.stack = error.stack;
-  return built;
-}
-
-function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new WorkerLost(`the worker threw ${String(thrown)}`);
-}
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -204,7 +157,7 @@ export class Supervisor {
   }
 
   /** The lives that are not gone, for statistics. */
-  *lives(): Iterable<{ worker: number; threadId: number; state: State; words: Int32Array; restarts: number }> {
+  *lives(): Iterable<{ worker: number; threadId: number; state: LifeState; words: Int32Array; restarts: number }> {
     for (const life of this.#lives.values()) {
       // A zombie's figures were taken when it was disowned.
       if (life.state === 'zombie') continue;
@@ -411,28 +364,17 @@ export class Supervisor {
   #watch(): void {
     const { timeout, concurrency } = this.#options.task;
     const time = now();
+    const limit = timeout === 0 ? Number.POSITIVE_INFINITY : (timeout + LOOP_GRACE) * 1000;
     for (const life of this.#lives.values()) {
       if (life.state !== 'running' && life.state !== 'draining') continue;
-      const late = new Set<number>();
-      let seen = '';
-      let oldest = time;
-      for (let row = 0; row < concurrency; row++) {
-        const at = block.TABLE + row * RUNNING_WORDS;
-        const index = Atomics.load(life.words, at) - 1;
-        if (index < 0) continue;
-        const since = fromWords(life.words[at + 1]!, life.words[at + 2]!);
-        oldest = Math.min(oldest, since);
-        if (timeout === 0 || time - since < (timeout + LOOP_GRACE) * 1000) continue;
-        seen += `${row}:${index}:${since} `;
-        // Settled early, its slot may be another message's by now: the thread ends, nobody is blamed.
-        if (life.words[at + 3] === 0) late.add(index);
-      }
+      const { seen, slots, oldest } = readOverdue(life.words, concurrency, time, limit);
+      // Twice the same: a row may have been read while it was written.
       if (seen !== '' && seen === life.overdue) {
         life.error = new TimeoutError(
           `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
           { details: { timeout, worker: life.worker } },
         );
-        this.#terminate(life, 'a callback ran past its timeout and held the event loop', late);
+        this.#terminate(life, 'a callback ran past its timeout and held the event loop', slots);
       }
       life.overdue = seen;
       if (timeout === 0) this.#watchStall(life, time, oldest);

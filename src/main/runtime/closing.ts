@@ -1,0 +1,76 @@
+/**
+ * The order in which a consumer ends: no more deliveries, give back what has not started, let callbacks end (past the
+ * deadline abort them, then their threads), publish the dead letters, write the acks, close the channel, which gives the
+ * rest back. Heartbeats and acks go on until the last step.
+ */
+import { TimeoutError } from '../../errors.js';
+import type { AmqpSource } from '../amqp/source.js';
+import { withDeadline } from '../errors-from-amqp.js';
+import type { DeadLetters } from './dead-letters.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { Supervisor } from './supervisor.js';
+
+export interface RuntimeParts {
+  readonly source: AmqpSource;
+  readonly dispatcher: Dispatcher;
+  readonly supervisor: Supervisor;
+  readonly deadLetters: DeadLetters | undefined;
+  readonly drainTimeout: number;
+  readonly terminateGrace: number;
+  /** Takes settlements and writes acks. */
+  readonly pump: () => void;
+  readonly onError: (error: Error) => void;
+}
+
+/** An answer of the broker that does not come is given up after this, ms. */
+const BROKER_TIMEOUT = 5_000;
+const TEARDOWN_TIMEOUT = 2_000;
+/** Between the abort of the signals and the end of the threads, ms. */
+const ABORT_GRACE = 1_000;
+
+/** Never rejects: what goes wrong is told to `onError`, and the next step follows. */
+export async function endRuntime(parts: RuntimeParts): Promise<void> {
+  const { source, dispatcher, pump, onError } = parts;
+  try {
+    await source.cancel(BROKER_TIMEOUT);
+  } catch (error) {
+    onError(error as Error);
+  }
+  dispatcher.giveBack();
+  source.flush();
+  await endWorkers(parts);
+  pump();
+  await endDeadLetters(parts);
+  await source.close(BROKER_TIMEOUT);
+}
+
+async function endWorkers({ supervisor, drainTimeout, terminateGrace, onError }: RuntimeParts): Promise<void> {
+  const drained = supervisor.drain();
+  if (!(await within(drained, drainTimeout))) {
+    supervisor.abortAll('the consumer closes and its drainTimeout is over');
+    if (!(await within(drained, ABORT_GRACE))) supervisor.terminateAll('the consumer closed');
+  }
+  const gone = supervisor.gone();
+  if (await within(gone, TEARDOWN_TIMEOUT)) return;
+  supervisor.terminateAll('its teardown took too long');
+  if (await within(gone, terminateGrace)) return;
+  onError(new TimeoutError('a worker thread does not exit: a native call of the handler holds it'));
+}
+
+async function endDeadLetters({ deadLetters, onError }: RuntimeParts): Promise<void> {
+  if (deadLetters === undefined) return;
+  if (!(await within(deadLetters.idle(), BROKER_TIMEOUT))) {
+    onError(new TimeoutError(`${deadLetters.pending} dead letters could not be published: their messages go back`));
+  }
+  await deadLetters.close(BROKER_TIMEOUT);
+}
+
+async function within(work: Promise<void>, milliseconds: number): Promise<boolean> {
+  try {
+    await withDeadline(work, 'closing', milliseconds);
+    return true;
+  } catch (error) {
+    if (error instanceof TimeoutError) return false;
+    throw error;
+  }
+}
