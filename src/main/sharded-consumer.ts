@@ -29,7 +29,7 @@ import { amqpTransportOptions, type ConnectionParameters, connectableTransport }
 
 type State = ShardedConsumerStats['state'];
 
-/** Slots beyond the prefetch: callbacks of ended generations still hold theirs. */
+/** Slots for threads that are terminated and do not exit, beyond what is planned for. */
 const SPARE_SLOTS = 64;
 
 const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
@@ -91,7 +91,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.closed.catch(() => undefined);
 
     const prefetch = read.prefetchCount * list.length;
-    const slots = prefetch + 2 * read.workers * read.concurrency + SPARE_SLOTS;
+    // What callbacks hold of an ended generation keeps its slot while the new one brings its own prefetch.
+    const stale = read.ack === 'manual' ? prefetch : 2 * read.workers * read.concurrency;
+    const slots = prefetch + stale + SPARE_SLOTS;
     this.#memory = allocateMemory(2 ** Math.ceil(Math.log2(slots)), read.maxMemory);
     this.#arena = new Arena(read.maxMemory);
     this.#dispatcher = new Dispatcher(

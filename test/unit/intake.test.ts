@@ -70,7 +70,7 @@ function open() {
     intake.leave();
     assert.deepEqual([arena.takenBytes, arena.usedBytes], [0, 0]);
   };
-  return { kept, passed, feed, leave };
+  return { intake, kept, passed, feed, leave };
 }
 
 function portions(sizes: readonly number[]): () => number {
@@ -192,5 +192,24 @@ describe('the intake', () => {
       [5, 6],
     );
     assert.equal(Buffer.concat(rig.passed).toString('hex'), Buffer.concat([heartbeat, heartbeat]).toString('hex'));
+  });
+
+  it('moves a large body once, when its size is known, and no more', () => {
+    const { intake, kept, leave } = open();
+    const stream = Buffer.concat(delivery(OURS, 1n, pattern(1, 10_000_000)));
+    let moves = -1;
+    let expected = -1;
+    for (let at = 0; at < stream.length; ) {
+      const room = intake.room();
+      if (room.byteOffset !== expected) moves++;
+      const part = stream.subarray(at, at + Math.min(room.length, 65_536));
+      room.set(part);
+      intake.received(part.length);
+      expected = room.byteOffset + part.length;
+      at += part.length;
+    }
+    assert.equal(moves, 1);
+    assert.ok(kept[0]!.bytes.equals(stream));
+    leave();
   });
 });

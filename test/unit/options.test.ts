@@ -129,6 +129,8 @@ describe('options', () => {
   it('far from every known one get no hint', () => {
     assert.equal(nearest('zzzzzz', ['name', 'mode']), undefined);
     assert.equal(nearest('', ['timeout']), undefined);
+    assert.equal(nearest('abc', ['xyz', 'abxyz']), undefined);
+    assert.equal(nearest('abc', ['xyz', 'abx', 'abd']), 'abx', 'the first of those equally near');
   });
 });
 

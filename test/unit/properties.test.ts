@@ -77,6 +77,14 @@ describe('a property block', () => {
     );
   });
 
+  it('whose header table is cut and comes last is a DecodeError', () => {
+    const block = properties({ headers: [['key', ['S', 'value']]] });
+    for (let cut = 0; cut < block.length; cut++) {
+      assert.throws(() => readProperties(block, 0, cut), DecodeError);
+      assert.throws(() => findHeaders(block, 0, cut), DecodeError);
+    }
+  });
+
   it('of noise is read or refused with a DecodeError', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (noise) => {

@@ -314,6 +314,15 @@ export class Intake {
     this.#phase = IDLE;
     const start = this.#keep;
     this.#keep = -1;
+    this.#report(start, next);
+    // After a large body the region is many segments: those behind us are the message's alone.
+    const segment = next - (next % SEGMENT_BYTES);
+    if (this.#inReserve || segment <= this.#start || segment >= this.#end) return;
+    this.#arena.leave(this.#start, segment);
+    this.#start = segment;
+  }
+
+  #report(start: number, next: number): void {
     switch (this.#fate) {
       case KEEP:
         this.#arena.hold(start, next - start);
