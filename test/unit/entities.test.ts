@@ -97,10 +97,9 @@ describe('Queue', () => {
       );
       assert.ok(queue.bind(new Connection()).equals(queue));
     }
-    assert.throws(() => new Queue('q', { routingKey: 'k' } as never), {
-      name: 'OptionError',
-      message: /options come third/,
-    });
+    assert.equal(new Queue('q', { routingKey: 'k' }).routingKey, 'k');
+    assert.throws(() => new Queue('q', { routingKye: 'k' } as never), { name: 'OptionError', message: /routingKey/ });
+    assert.throws(() => new Queue('q', 5 as never), { name: 'OptionError', message: /must be an Exchange/ });
   });
 
   it('makes arguments of its options, in milliseconds, which win over queueArguments', () => {

@@ -130,7 +130,7 @@ export class Queue {
       !BINDINGS.test(exchange)
     ) {
       throw new OptionError(
-        'Queue: the exchange must be an Exchange, a name, or a list of bindings; options come third',
+        'Queue: the exchange must be an Exchange, a name, or a list of bindings; options come last',
       );
     }
     const given = readOptions('Queue', QUEUE_OPTIONS, options);
