@@ -1,0 +1,72 @@
+/**
+ * The handler of most tests: does what the message says, and writes one line to an effects log outside of the runtime when
+ * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256`, written in one call (O_APPEND).
+ *
+ * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, stray (throws
+ * outside of the callback), exit, loop (for ever), heap (fills it), native (blocks in a native call for `ms`), busy (blocks
+ * for `ms`), sleep (awaits `ms`), never (a promise that does not settle), latch (waits for the file `at`).
+ */
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, openSync, writeSync } from 'node:fs';
+import type { Context, Message } from '#src/index';
+
+export interface Order {
+  readonly id: number | string;
+  readonly do?: string;
+  readonly ms?: number;
+  readonly at?: string;
+}
+
+const log = openSync(process.env.MOZUKU_EFFECTS ?? '/dev/null', 'a');
+const cell = new Int32Array(new SharedArrayBuffer(4));
+const hoard: unknown[] = [];
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function note(message: Message, context: Context, id: number | string): void {
+  const hash = createHash('sha256').update(message.body).digest('hex');
+  writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash}\n`);
+}
+
+async function obey(order: Order, context: Context): Promise<void> {
+  const ms = order.ms ?? 0;
+  switch (order.do) {
+    case 'throw':
+      throw new RangeError(`asked to fail: ${order.id}`);
+    case 'stray':
+      setImmediate(() => {
+        throw new Error(`stray: ${order.id}`);
+      });
+      return pause(60_000);
+    case 'exit':
+      process.exit(3);
+      break;
+    case 'loop':
+      for (;;);
+    case 'heap':
+      for (;;) hoard.push(new Array(10_000).fill({ id: order.id }));
+    case 'native':
+      execFileSync('sleep', [String(ms / 1000)]);
+      return;
+    case 'busy':
+      Atomics.wait(cell, 0, 0, ms);
+      return;
+    case 'sleep':
+      return pause(ms);
+    case 'never':
+      return new Promise((_, reject) => context.signal.addEventListener('abort', () => setTimeout(reject, 60_000)));
+    case 'latch':
+      while (!existsSync(order.at!)) await pause(5);
+  }
+}
+
+export default function handle(body: unknown, message: Message, context: Context): unknown {
+  const order = (typeof body === 'object' && body !== null && 'id' in body ? body : undefined) as Order | undefined;
+  const id = order?.id ?? message.properties.messageId ?? '?';
+  if (order?.do === undefined || order.do === 'ok') {
+    note(message, context, id);
+    return undefined;
+  }
+  return obey(order, context).then(() => note(message, context, id));
+}
