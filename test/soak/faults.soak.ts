@@ -1,0 +1,244 @@
+/**
+ * 50,000 messages while the broker stops and starts 8 times, is killed twice, and the socket is reset 20 times at a random
+ * byte. A proxy decodes both directions: every settled tag was delivered on that very connection and its effect was in the
+ * log before its ack passed; every confirmed message is handled.
+ */
+import assert from 'node:assert/strict';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Connection, Queue } from '#src/index';
+import { AmqpTrace } from '../support/amqp-trace.js';
+import { TcpProxy } from '../support/proxy.js';
+import { RabbitNode, uniqueName } from '../support/rabbitmq.js';
+import { consumerOf, EffectsLog, until } from '../support/rig.js';
+
+const TOTAL = Number(process.env.MOZUKU_SOAK_MESSAGES ?? 50_000);
+const SEED = Number(process.env.MOZUKU_SOAK_SEED ?? 1);
+const STOPS = Number(process.env.MOZUKU_SOAK_STOPS ?? 8);
+const KILLS = Number(process.env.MOZUKU_SOAK_KILLS ?? 2);
+const CUTS = Number(process.env.MOZUKU_SOAK_CUTS ?? 20);
+const WORKERS = 2;
+const PREFETCH = 200;
+
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    return (state >>> 0) / 2 ** 32;
+  };
+}
+
+/** Reads the effects log as it grows: how often each id is there, and when it came for the first time again. */
+class Follower {
+  readonly counts = new Map<string, number>();
+  /** Ids in the order of their repeated effects, with the fault in whose wake each was. */
+  readonly repeats: { id: string; fault: number }[] = [];
+  fault = -1;
+  #file: number | undefined;
+  #rest = '';
+  readonly #chunk = Buffer.alloc(1 << 20);
+
+  constructor(readonly path: string) {}
+
+  read(): void {
+    try {
+      this.#file ??= openSync(this.path, 'r');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      throw error;
+    }
+    for (let count = readSync(this.#file, this.#chunk); count > 0; count = readSync(this.#file, this.#chunk)) {
+      const lines = (this.#rest + this.#chunk.toString('latin1', 0, count)).split('\n');
+      this.#rest = lines.pop()!;
+      for (const line of lines) {
+        const id = line.slice(0, line.indexOf(' '));
+        const before = this.counts.get(id) ?? 0;
+        this.counts.set(id, before + 1);
+        if (before > 0) this.repeats.push({ id, fault: this.fault });
+      }
+    }
+  }
+
+  close(): void {
+    if (this.#file !== undefined) closeSync(this.#file);
+  }
+}
+
+interface Published {
+  readonly confirmed: Set<string>;
+  /** Sent more than once, since no confirm came: a second effect of theirs proves nothing. */
+  readonly unsure: Set<string>;
+}
+
+/** Publishes to the node itself, past the proxy, as many as `upTo` says; again what is not confirmed. */
+async function publish(url: string, queue: string, published: Published, upTo: () => number): Promise<void> {
+  const connection = new Connection(url);
+  const producer = connection.Producer({ routingKey: queue });
+  const send = async (id: string): Promise<void> => {
+    for (;;) {
+      try {
+        await producer.publish({ id, do: 'busy', ms: 0.2 }, { messageId: id, timeout: 5_000 });
+        published.confirmed.add(id);
+        return;
+      } catch {
+        // Whatever the broker's state is just now: the next attempt says the same or works.
+        published.unsure.add(id);
+        await sleep(100);
+      }
+    }
+  };
+  for (let from = 0; from < TOTAL; from += 200) {
+    const ids = Array.from({ length: Math.min(200, TOTAL - from) }, (_, i) => `m-${from + i}`);
+    await Promise.all(ids.map(send));
+    await until('more is wanted', () => published.confirmed.size < upTo(), { timeoutMs: 600_000 });
+  }
+  await connection.close();
+}
+
+/** Resolves with the time at which the broker accepts an AMQP connection. */
+async function accepts(url: string): Promise<number> {
+  for (;;) {
+    const connection = new Connection(url, { connectTimeout: 1000 });
+    try {
+      await connection.connect();
+      const time = performance.now();
+      await connection.close();
+      return time;
+    } catch {
+      await sleep(20);
+    }
+  }
+}
+
+test('nothing confirmed is lost and no ack goes astray while broker and network fail', {
+  timeout: 3_000_000,
+}, async () => {
+  await using node = await RabbitNode.start();
+  await using proxy = await TcpProxy.listen(node.url);
+  const trace = AmqpTrace.attach(proxy);
+  using effects = new EffectsLog();
+  const log = new Follower(effects.path);
+  const queue = new Queue(uniqueName('soak-faults'));
+  const next = random(SEED);
+  const early: string[] = [];
+  /** Acks that have passed the proxy, by time: those of the last moments may not have reached the broker. */
+  const ackTimes: number[] = [];
+  trace.onSettle((delivery, settlement) => {
+    if (settlement.kind !== 'ack') return;
+    ackTimes.push(performance.now());
+    const id = delivery.messageId ?? '?';
+    if (!log.counts.has(id)) log.read();
+    if (!log.counts.has(id)) early.push(id);
+  });
+  const setup = new Connection(node.url);
+  await queue.declare(setup);
+  await setup.close();
+
+  const consumer = consumerOf(proxy.url, queue, { workers: WORKERS, prefetchCount: PREFETCH });
+  const failures: string[] = [];
+  consumer.on('failed', ({ error }) => failures.push(error.message));
+  consumer.on('error', (error) => failures.push(`error: ${error.message}`));
+  await consumer.consume();
+  const published: Published = { confirmed: new Set(), unsure: new Set() };
+  const handled = (): number => {
+    log.read();
+    return log.counts.size;
+  };
+  const plan = [...Array(STOPS).fill('stop'), ...Array(KILLS).fill('kill'), ...Array(CUTS).fill('cut')] as string[];
+  const faults: { kind: string; resumeMs: number; inFlight: number }[] = [];
+  const share = Math.floor(TOTAL / (plan.length + 2));
+  // Ahead of the consumer, so that every fault meets traffic; and never so far that the faults come too late.
+  const publishing = publish(node.url, queue.name, published, () => {
+    return plan.length === 0 ? TOTAL : Math.min(TOTAL, share * (faults.length + 3));
+  });
+  while (plan.length > 0) {
+    const mark = share * (faults.length + 1);
+    await until(`${mark} are handled`, () => handled() >= mark, { timeoutMs: 300_000, state: () => consumer.stats() });
+    const [kind] = plan.splice(Math.floor(next() * plan.length), 1);
+    const connections = proxy.connections.length;
+    const live = proxy.connections.filter(({ isOpen }) => isOpen).at(-1);
+    log.read();
+    log.fault = faults.length;
+    if (kind === 'cut') {
+      const direction = next() < 0.5 ? 'toClient' : 'toServer';
+      live?.cutAfter(
+        live.forwarded[direction] + Math.floor(next() * (direction === 'toClient' ? 20_000 : 200)),
+        direction,
+      );
+      await Promise.race([live?.closed, sleep(5000).then(() => live?.cut())]);
+    } else if (kind === 'stop') {
+      await node.stopApp();
+    } else {
+      await node.kill();
+      await until('the proxy has noticed', () => proxy.connections.every(({ isOpen }) => !isOpen));
+    }
+    log.read();
+    const cutAt = performance.now();
+    const unacked = trace.deliveries.filter(({ settled, connection, messageId }) => {
+      return settled === undefined && connection === live?.id && log.counts.has(messageId ?? '');
+    }).length;
+    const inFlight = unacked + ackTimes.filter((time) => time > cutAt - 100).length;
+    const delivered = trace.deliveries.length;
+    const back = kind === 'stop' ? node.startApp() : kind === 'kill' ? node.restart() : Promise.resolve();
+    // Asked all the while, since the commands return long after the broker accepts.
+    const [accepted] = await Promise.all([accepts(node.url), back]);
+    await until(
+      'deliveries come again',
+      () => trace.deliveries.length > delivered && proxy.connections.length > connections,
+      {
+        everyMs: 2,
+        state: () => [kind, consumer.stats(), failures.slice(-3)],
+      },
+    );
+    console.log(
+      `fault ${faults.length + 1}: ${kind} at ${mark} handled, resumed after ${Math.round(performance.now() - accepted)} ms`,
+    );
+    faults.push({ kind: kind!, resumeMs: Math.max(0, performance.now() - accepted), inFlight });
+  }
+  await publishing;
+  await until(
+    'everything confirmed is handled',
+    () => [...published.confirmed].every((id) => log.counts.has(id)) || handled() < 0,
+    {
+      timeoutMs: 120_000,
+      state: () => consumer.stats(),
+    },
+  );
+  await until('nothing is outstanding', () => consumer.stats().unsettled === 0);
+  await consumer.close();
+  log.read();
+  log.close();
+
+  const repeated = log.repeats.filter(({ id }) => !published.unsure.has(id));
+  const perCut = faults.map(({ kind, inFlight }, fault) => ({
+    kind,
+    repeats: repeated.filter((repeat) => repeat.fault === fault).length,
+    allowed: WORKERS + inFlight,
+  }));
+  const cuts = perCut.filter(({ kind }) => kind === 'cut');
+  const slowest = Math.round(Math.max(...faults.map(({ resumeMs }) => resumeMs)));
+  const lost = [...published.confirmed].filter((id) => !log.counts.has(id)).length;
+  console.log(
+    `faults (seed ${SEED}): asked 8 stops, 2 kills, 20 cuts, measured ${STOPS} stops, ${KILLS} kills, ${CUTS} cuts`,
+  );
+  console.log(`confirmed and not handled: asked 0, measured ${lost} of ${published.confirmed.size}`);
+  console.log(`wrong acks: asked 0, measured ${trace.violations.length} of ${trace.acks.length} settle frames`);
+  console.log(`acks that passed before their effect: asked 0, measured ${early.length}`);
+  console.log(`resumed after the broker accepts: asked at most 5000 ms, measured at most ${slowest} ms`);
+  console.log(
+    `duplicates a cut: asked at most workers + acks in flight, measured ${cuts.map(({ repeats, allowed }) => `${repeats}/${allowed}`).join(' ')}`,
+  );
+  console.log(
+    `duplicates a broker stop or kill: measured ${perCut
+      .filter(({ kind }) => kind !== 'cut')
+      .map(({ kind, repeats }) => `${kind} ${repeats}`)
+      .join(', ')}`,
+  );
+  assert.equal(published.confirmed.size, TOTAL);
+  assert.equal(lost, 0);
+  assert.deepEqual(trace.violations, []);
+  assert.deepEqual(early, []);
+  for (const { repeats, allowed } of cuts) assert.ok(repeats <= allowed, `${repeats} duplicates, ${allowed} allowed`);
+  assert.ok(slowest <= 5000, `resumed only after ${slowest} ms`);
+});
