@@ -147,10 +147,12 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   };
   const plan = [...Array(STOPS).fill('stop'), ...Array(KILLS).fill('kill'), ...Array(CUTS).fill('cut')] as string[];
   const faults: { kind: string; resumeMs: number; inFlight: number }[] = [];
+  let inFault = false;
   const share = Math.floor(TOTAL / (plan.length + 2));
   // Ahead of the consumer, so that every fault meets traffic; and never so far that the faults come too late.
   const publishing = publish(node.url, queue.name, published, () => {
-    return plan.length === 0 ? TOTAL : Math.min(TOTAL, share * (faults.length + 3));
+    if (plan.length === 0 && !inFault) return TOTAL;
+    return Math.min(TOTAL, Math.max(share * (faults.length + 3), inFault ? handled() + 1000 : 0));
   });
   while (plan.length > 0) {
     const mark = share * (faults.length + 1);
@@ -160,6 +162,7 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
     const live = proxy.connections.filter(({ isOpen }) => isOpen).at(-1);
     log.read();
     log.fault = faults.length;
+    inFault = true;
     if (kind === 'cut') {
       const direction = next() < 0.5 ? 'toClient' : 'toServer';
       live?.cutAfter(

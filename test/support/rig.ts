@@ -51,6 +51,7 @@ export class EffectsLog implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    delete process.env.MOZUKU_EFFECTS;
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
