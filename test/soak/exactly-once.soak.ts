@@ -112,7 +112,7 @@ test('each of many messages is handled exactly once, with the bytes that were se
   const queue = new Queue(uniqueName('soak-once'));
   const connection = new Connection(broker.url);
   await queue.declare(connection);
-  const consumer = consumerOf(broker.url, queue, { workers: 2 });
+  await using consumer = consumerOf(broker.url, queue, { workers: 2 });
   const errors: Error[] = [];
   consumer.on('error', (error) => errors.push(error));
   consumer.on('failed', ({ error }) => errors.push(error));

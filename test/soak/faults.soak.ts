@@ -135,7 +135,8 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   await queue.declare(setup);
   await setup.close();
 
-  const consumer = consumerOf(proxy.url, queue, { workers: WORKERS, prefetchCount: PREFETCH });
+  // Disposed of first if anything fails: it would go on reconnecting for ever.
+  await using consumer = consumerOf(proxy.url, queue, { workers: WORKERS, prefetchCount: PREFETCH });
   const failures: string[] = [];
   consumer.on('failed', ({ error }) => failures.push(error.message));
   consumer.on('error', (error) => failures.push(`error: ${error.message}`));

@@ -78,6 +78,11 @@ export class Ledger {
     this.#unsent++;
   }
 
+  /** The oldest entry: what everything settled behind it waits for. -1 if there is none. */
+  get oldest(): number {
+    return this.#head;
+  }
+
   /** True if `write(…, false)` would write something. */
   get ready(): boolean {
     return this.#head !== NIL && this.#verdict[this.#head] !== OPEN;

@@ -33,7 +33,7 @@ export interface TapOptions {
   readonly onRead: () => void;
 }
 
-/** Acks wait this long for others to share their frame, or for the slow message before them, ms. */
+/** Acks wait this long for others to share their frame, and as long again for a slow message before them, ms. */
 const ACK_DELAY = 2;
 /** Above this many unwritten bytes acks only gather. */
 const WRITE_LIMIT = 64 * 1024;
@@ -62,6 +62,8 @@ export class Tap {
   #ledger: Ledger | undefined;
   #channel = 0;
   #ackTimer: NodeJS.Timeout | undefined;
+  /** The entry that held up the others at the last tick. */
+  #waitsFor = -1;
   /** Entries whose bodies were shed, oldest first. */
   #shed: Unkept[] = [];
   /** Entries whose bodies fit nowhere, and when they came: given back after `maxWait`. */
@@ -150,8 +152,8 @@ export class Tap {
     if (this.#shed.length > 0) this.#giveBackShed();
     const { unsent } = ledger;
     if (unsent === 0) return;
-    if (unsent >= this.#aroundAt) this.#write(true);
-    else if (unsent >= this.#ackBatch && ledger.ready) this.#write(false);
+    if (unsent >= this.#ackBatch && ledger.ready) this.#write(false);
+    if (ledger.unsent >= this.#aroundAt) this.#write(true);
     if (ledger.unsent > 0) this.#ackTimer ??= setTimeout(this.#onAckTimer, ACK_DELAY);
   }
 
@@ -179,8 +181,14 @@ export class Tap {
 
   readonly #onAckTimer = (): void => {
     this.#ackTimer = undefined;
-    this.#write(true);
-    if (this.#ledger !== undefined && this.#ledger.unsent > 0) this.#ackTimer = setTimeout(this.#onAckTimer, ACK_DELAY);
+    this.#write(false);
+    const ledger = this.#ledger;
+    if (ledger === undefined || ledger.unsent === 0) return;
+    // Still behind the same message as a tick ago: that one is slow, the others go around it. Behind another one, they
+    // will likely be part of the next prefix, all in one frame.
+    if (ledger.oldest === this.#waitsFor) this.#write(true);
+    this.#waitsFor = ledger.oldest;
+    if (ledger.unsent > 0) this.#ackTimer = setTimeout(this.#onAckTimer, ACK_DELAY);
   };
 
   #write(around: boolean, whateverIsUnwritten = false): void {
