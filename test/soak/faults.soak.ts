@@ -72,11 +72,17 @@ interface Published {
 }
 
 /** Publishes to the node itself, past the proxy, as many as `upTo` says; again what is not confirmed. */
-async function publish(url: string, queue: string, published: Published, upTo: () => number): Promise<void> {
+async function publish(
+  url: string,
+  queue: string,
+  published: Published,
+  upTo: () => number,
+  signal: AbortSignal,
+): Promise<void> {
   const connection = new Connection(url);
   const producer = connection.Producer({ routingKey: queue });
   const send = async (id: string): Promise<void> => {
-    for (;;) {
+    while (!signal.aborted) {
       try {
         await producer.publish({ id, do: 'busy', ms: 0.2 }, { messageId: id, timeout: 5_000 });
         published.confirmed.add(id);
@@ -88,10 +94,12 @@ async function publish(url: string, queue: string, published: Published, upTo: (
       }
     }
   };
-  for (let from = 0; from < TOTAL; from += 200) {
+  for (let from = 0; from < TOTAL && !signal.aborted; from += 200) {
     const ids = Array.from({ length: Math.min(200, TOTAL - from) }, (_, i) => `m-${from + i}`);
     await Promise.all(ids.map(send));
-    await until('more is wanted', () => published.confirmed.size < upTo(), { timeoutMs: 600_000 });
+    await until('more is wanted', () => signal.aborted || published.confirmed.size < upTo() || upTo() === TOTAL, {
+      timeoutMs: 600_000,
+    });
   }
   await connection.close();
 }
@@ -113,7 +121,7 @@ async function accepts(url: string): Promise<number> {
 
 test('nothing confirmed is lost and no ack goes astray while broker and network fail', {
   timeout: 3_000_000,
-}, async () => {
+}, async ({ signal }) => {
   await using node = await RabbitNode.start();
   await using proxy = await TcpProxy.listen(node.url);
   const trace = AmqpTrace.attach(proxy);
@@ -151,10 +159,16 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   let inFault = false;
   const share = Math.floor(TOTAL / (plan.length + 2));
   // Ahead of the consumer, so that every fault meets traffic; and never so far that the faults come too late.
-  const publishing = publish(node.url, queue.name, published, () => {
-    if (plan.length === 0 && !inFault) return TOTAL;
-    return Math.min(TOTAL, Math.max(share * (faults.length + 3), inFault ? handled() + 1000 : 0));
-  });
+  const publishing = publish(
+    node.url,
+    queue.name,
+    published,
+    () => {
+      if (plan.length === 0 && !inFault) return TOTAL;
+      return Math.min(TOTAL, Math.max(share * (faults.length + 3), inFault ? handled() + 1000 : 0));
+    },
+    signal,
+  );
   while (plan.length > 0) {
     const mark = share * (faults.length + 1);
     await until(`${mark} are handled`, () => handled() >= mark, { timeoutMs: 300_000, state: () => consumer.stats() });
