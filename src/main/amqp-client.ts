@@ -15,6 +15,9 @@ import {
   type SslOptions,
 } from './url.js';
 
+/** Milliseconds that a socket whose connection has ended may take to close by itself. */
+const LINGER = 2000;
+
 /** Milliseconds that the closing handshake may take before the socket is cut. */
 const CLOSE_TIMEOUT = 5000;
 
@@ -75,6 +78,9 @@ export class AmqpConnection {
       model.once('close', (error?: Error) => {
         this.#open = false;
         if (error !== undefined) lost(error);
+        // amqplib only ends its side, for the last frames to get through. A peer that never ends its own would keep the
+        // socket for good.
+        setTimeout(() => this.destroy(), LINGER).unref();
         resolve(this.#reason);
       });
     });

@@ -189,7 +189,7 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
       await node.stopApp();
     } else {
       await node.kill();
-      await until('the proxy has noticed', () => proxy.connections.every(({ isOpen }) => !isOpen));
+      await live?.closed;
     }
     log.read();
     const cutAt = performance.now();

@@ -23,7 +23,7 @@ export const deaths: Record<string, Death> = {
     options: { resourceLimits: { maxOldGenerationSizeMb: 48 } },
     reason: /memory/i,
   },
-  'loops for ever': { order: { do: 'busy', ms: 60_000 }, options: { timeout: 300 }, reason: /past its timeout/ },
+  'loops for ever': { order: { do: 'loop' }, options: { timeout: 300 }, reason: /past its timeout/ },
   'does not return from a native call': {
     order: { do: 'native', ms: 4_000 },
     options: { timeout: 300, terminateGrace: 300 },
