@@ -64,8 +64,9 @@ export class ProxyConnection {
   cut(): void {
     for (const pump of Object.values(this.#pumps)) pump.stop();
     for (const socket of this.#sockets) {
-      // a socket that still connects cannot be reset
-      if (socket.connecting) socket.destroy();
+      // A socket that still connects cannot be reset, nor one that is shutting down: libuv refuses with EINVAL, and Node
+      // then never says that it is closed.
+      if (socket.connecting || socket.writableEnded) socket.destroy();
       else socket.resetAndDestroy();
     }
   }
