@@ -34,7 +34,9 @@ brokerTest('a heartbeat of 2 s outlives workers that are all blocked for 15 s', 
     const lost: Error[] = [];
     consumer.on('disconnected', (error) => lost.push(error));
     await consumer.consume();
-    await until('all four are handled', () => effects.read().length >= 4, { state: () => [lost.map(String), consumer.stats()] });
+    await until('all four are handled', () => effects.read().length >= 4, {
+      state: () => [lost.map(String), consumer.stats()],
+    });
     await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready === 0 && unacked === 0);
     assert.deepEqual(lost, []);
     assert.equal(proxy.connections.length, 1, 'the consumer had to connect again');
