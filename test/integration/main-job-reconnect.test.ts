@@ -45,24 +45,29 @@ brokerTest('a cut socket: late settlements are dropped, the messages come again,
 brokerTest(
   'the broker closes the connection while callbacks run: consumption goes on, no ack goes astray',
   async (broker) => {
-    await using proxy = await TcpProxy.listen(broker.url);
+    // A virtual host of its own: the broker closes all connections of one, and other tests run beside this.
+    const vhost = uniqueName('forced');
+    await broker.ctl('add_vhost', vhost);
+    await broker.ctl('set_permissions', '-p', vhost, 'guest', '.*', '.*', '.*');
+    const url = new URL(vhost, new URL('/', broker.url)).href;
+    await using proxy = await TcpProxy.listen(url);
     const trace = AmqpTrace.attach(proxy);
     using effects = new EffectsLog();
     const queue = new Queue(uniqueName('forced'));
-    await publishAll(broker.url, queue, sleepers(100, 20));
+    await publishAll(url, queue, sleepers(100, 20));
     const consumer = consumerOf(proxy.url, queue);
     try {
       await consumer.consume();
       await until('some are handled', () => effects.read().length >= 10);
       const back = next(consumer, 'reconnected');
-      await broker.ctl('close_all_connections', 'a test');
+      await broker.ctl('close_all_connections', '--vhost', vhost, 'a test');
       await back;
       await until('all are handled', () => effects.counts().size === 100, { state: () => consumer.stats() });
-      await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready === 0 && unacked === 0);
+      await until('nothing is outstanding', () => consumer.stats().unsettled === 0);
       assert.deepEqual(trace.violations, []);
     } finally {
       await consumer.close();
-      await drop(broker.url, queue);
+      await broker.ctl('delete_vhost', vhost);
     }
   },
 );
