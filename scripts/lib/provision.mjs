@@ -13,12 +13,12 @@ const mayInstall =
 
 let listsUpdated = false;
 
-/** @param {string} name a Debian package */
-async function aptInstall(name) {
+/** @param {string[]} names Debian packages */
+async function aptInstall(...names) {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   if (!listsUpdated) await run('apt-get', ['update', '-q'], { env });
   listsUpdated = true;
-  await run('apt-get', ['install', '-y', '-q', '--no-install-recommends', name], { env });
+  await run('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...names], { env });
 }
 
 /** Whether rabbitmq-server is there, after installing it where that is allowed. */
@@ -30,12 +30,15 @@ export async function provideRabbitMQ() {
   return findRabbitMQ() !== undefined;
 }
 
-/** @returns {string | undefined} a Python that can import kombu */
-function findKombu() {
-  return [process.env.MOZUKU_TEST_PYTHON, 'python3', '/usr/bin/python3'].find((python) => {
+/** What kombu's serializers and compressors want beside it, by the names of their modules. */
+const BESIDE_KOMBU = ['msgpack', 'brotli', 'zstandard', 'lz4', 'yaml'];
+
+/** @param {readonly string[]} modules @returns {string | undefined} a Python that can import all of them */
+function findPython(modules) {
+  return [process.env.MOZUKU_TEST_PYTHON, '/usr/bin/python3', 'python3'].find((python) => {
     if (!python) return false;
     try {
-      execFileSync(python, ['-c', 'import kombu'], { stdio: 'ignore' });
+      execFileSync(python, ['-c', `import ${modules.join(', ')}`], { stdio: 'ignore' });
       return true;
     } catch {
       return false;
@@ -43,11 +46,11 @@ function findKombu() {
   });
 }
 
-/** A Python with kombu, after installing it where that is allowed. */
+/** A Python with kombu, after installing it where that is allowed; the modules beside it if they can be had. */
 export async function provideKombu() {
-  const found = findKombu();
-  if (found || !mayInstall) return found;
+  const complete = findPython(['kombu', ...BESIDE_KOMBU]);
+  if (complete || !mayInstall) return complete ?? findPython(['kombu']);
   announce('installing python3-kombu');
-  await aptInstall('python3-kombu');
-  return findKombu();
+  await aptInstall('python3-kombu', ...BESIDE_KOMBU.map((name) => `python3-${name}`));
+  return findPython(['kombu']);
 }

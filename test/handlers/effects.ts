@@ -4,7 +4,9 @@
  *
  * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, stray (throws
  * outside of the callback), exit, loop (for ever), heap (fills it), native (blocks in a native call for `ms`), busy (blocks
- * for `ms`), sleep (awaits `ms`), never (a promise that does not settle), latch (waits for the file `at`).
+ * for `ms`), sleep (awaits `ms`), never (a promise that does not settle), latch (waits for the file `at`); and those that
+ * settle by themselves: ack, reject, requeue (acks what comes again), twice (acks, then rejects), multiple, later (returns, and
+ * acks when the file `at` is there).
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -29,7 +31,7 @@ function note(message: Message, context: Context, id: number | string): void {
   writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash}\n`);
 }
 
-async function obey(order: Order, context: Context): Promise<void> {
+async function obey(order: Order, message: Message, context: Context): Promise<void> {
   const ms = order.ms ?? 0;
   switch (order.do) {
     case 'throw':
@@ -58,6 +60,20 @@ async function obey(order: Order, context: Context): Promise<void> {
       return new Promise((_, reject) => context.signal.addEventListener('abort', () => setTimeout(reject, 60_000)));
     case 'latch':
       while (!existsSync(order.at!)) await pause(5);
+      return;
+    case 'ack':
+      return message.ack();
+    case 'reject':
+      return message.reject();
+    case 'requeue':
+      return message.deliveryInfo.redelivered ? message.ack() : message.requeue();
+    case 'twice':
+      message.ack();
+      return message.reject();
+    case 'multiple':
+      return message.ack({ multiple: true });
+    case 'later':
+      void obey({ ...order, do: 'latch' }, message, context).then(() => message.ack());
   }
 }
 
@@ -68,5 +84,5 @@ export default function handle(body: unknown, message: Message, context: Context
     note(message, context, id);
     return undefined;
   }
-  return obey(order, context).then(() => note(message, context, id));
+  return obey(order, message, context).then(() => note(message, context, id));
 }

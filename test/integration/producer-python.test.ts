@@ -1,17 +1,10 @@
-/** Messages between this library and Python's kombu, both ways. Needs a broker, and kombu for the system's Python. */
+/** Messages between this library and Python's kombu, both ways. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { after, before, describe, it } from 'node:test';
-import { promisify } from 'node:util';
+import type { TestContext } from 'node:test';
 import { Connection } from '#src/main/connection';
 import { Queue } from '#src/main/entities/queue';
-import { sharedBroker, uniqueName } from '../support/rabbitmq.js';
-
-const url = sharedBroker()?.url;
-const skip = url === undefined ? 'NOT RUN: no broker; use npm test, or set MOZUKU_TEST_AMQP_URL' : false;
-const run = promisify(execFile);
-
-const PYTHON = '/usr/bin/python3';
+import { pythonFor, runPython } from '../support/kombu.js';
+import { brokerTest, uniqueName } from '../support/rabbitmq.js';
 
 const RECEIVE = `
 import sys, json, kombu
@@ -38,98 +31,98 @@ with kombu.Connection(sys.argv[1]) as connection:
     producer.publish({'b': 'b' * 500}, compression='bzip2', delivery_mode=1)
 `;
 
-const python = skip
-  ? skip
-  : await run(PYTHON, ['-c', 'import kombu']).then(
-      () => false,
-      () => `NOT RUN: ${PYTHON} has no kombu`,
-    );
+interface Peers {
+  readonly python: string;
+  readonly url: string;
+  readonly connection: Connection;
+  readonly queue: Queue;
+}
 
-describe("with Python's kombu", { skip: python }, () => {
-  let connection: Connection;
-  let queue: Queue;
-
-  before(async () => {
-    connection = await new Connection(url!).connect();
-    queue = new Queue(uniqueName('mozuku-python'), undefined, { channel: connection });
-    await queue.declare();
+function withPython(name: string, run: (peers: Peers) => Promise<void>): void {
+  brokerTest(name, async ({ url }, context: TestContext) => {
+    const python = pythonFor(context);
+    if (python === undefined) return;
+    const connection = await new Connection(url).connect();
+    const queue = new Queue(uniqueName('mozuku-python'), undefined, { channel: connection });
+    try {
+      await queue.declare();
+      await run({ python, url, connection, queue });
+    } finally {
+      await queue.delete();
+      await connection.close();
+    }
   });
-  after(async () => {
-    await queue.delete();
-    await connection.close();
-  });
+}
 
-  it('what we publish is what it reads', async () => {
-    await using producer = connection.Producer({ routingKey: queue.name });
-    const headers = {
+withPython('what we publish is what Python reads', async ({ python, url, connection, queue }) => {
+  await using producer = connection.Producer({ routingKey: queue.name });
+  const headers = {
+    n: 300,
+    small: -3,
+    big: 2 ** 40,
+    neg: -(2 ** 40),
+    f: 0.5,
+    t: true,
+    none: null,
+    l: [1, 'x'],
+    d: { k: 1 },
+  };
+  await producer.publish({ a: [1, null, 'é'] }, { headers, correlationId: 'c', expiration: 60_000 });
+  await producer.publish('héllo');
+  await producer.publish(Buffer.from([0, 255]));
+  await producer.publish({ z: 'z'.repeat(500) }, { compression: 'zlib' });
+  const received = JSON.parse(await runPython(python, RECEIVE, [url, queue.name, '4'])) as {
+    body: unknown;
+    headers: unknown;
+    type: string;
+    properties: Record<string, unknown>;
+  }[];
+  assert.deepEqual(
+    received.map(({ body }) => body),
+    [{ a: [1, null, 'é'] }, 'héllo', { bytes: [0, 255] }, { z: 'z'.repeat(500) }],
+  );
+  assert.deepEqual(received[0]!.headers, headers);
+  const { correlation_id, expiration, delivery_mode, priority } = received[0]!.properties;
+  assert.deepEqual(
+    { correlation_id, expiration, delivery_mode, priority },
+    {
+      correlation_id: 'c',
+      expiration: '60000',
+      delivery_mode: 2,
+      priority: 0,
+    },
+  );
+  assert.deepEqual(
+    received.map(({ type }) => type),
+    ['application/json', 'text/plain', 'application/data', 'application/json'],
+  );
+});
+
+withPython('what Python publishes is what we read', async ({ python, url, queue }) => {
+  await runPython(python, SEND, [url, queue.name]);
+  const messages = [];
+  for (let n = 0; n < 5; n++) messages.push((await queue.get({ noAck: true }))!);
+  const [first, second, third, fourth, fifth] = messages;
+  assert.deepEqual(first!.payload, { a: [1, null, 'é'] });
+  assert.deepEqual(
+    { ...first!.headers, d: { ...(first!.headers.d as object) } },
+    {
       n: 300,
-      small: -3,
       big: 2 ** 40,
-      neg: -(2 ** 40),
+      neg: -5,
       f: 0.5,
-      t: true,
-      none: null,
       l: [1, 'x'],
-      d: { k: 1 },
-    };
-    await producer.publish({ a: [1, null, 'é'] }, { headers, correlationId: 'c', expiration: 60_000 });
-    await producer.publish('héllo');
-    await producer.publish(Buffer.from([0, 255]));
-    await producer.publish({ z: 'z'.repeat(500) }, { compression: 'zlib' });
-    const { stdout } = await run(PYTHON, ['-c', RECEIVE, url!, queue.name, '4']);
-    const received = JSON.parse(stdout) as {
-      body: unknown;
-      headers: unknown;
-      type: string;
-      properties: Record<string, unknown>;
-    }[];
-    assert.deepEqual(
-      received.map(({ body }) => body),
-      [{ a: [1, null, 'é'] }, 'héllo', { bytes: [0, 255] }, { z: 'z'.repeat(500) }],
-    );
-    assert.deepEqual(received[0]!.headers, headers);
-    const { correlation_id, expiration, delivery_mode, priority } = received[0]!.properties;
-    assert.deepEqual(
-      { correlation_id, expiration, delivery_mode, priority },
-      {
-        correlation_id: 'c',
-        expiration: '60000',
-        delivery_mode: 2,
-        priority: 0,
-      },
-    );
-    assert.deepEqual(
-      received.map(({ type }) => type),
-      ['application/json', 'text/plain', 'application/data', 'application/json'],
-    );
-  });
-
-  it('what it publishes is what we read', async () => {
-    await run(PYTHON, ['-c', SEND, url!, queue.name]);
-    const messages = [];
-    for (let n = 0; n < 5; n++) messages.push((await queue.get({ noAck: true }))!);
-    const [first, second, third, fourth, fifth] = messages;
-    assert.deepEqual(first!.payload, { a: [1, null, 'é'] });
-    assert.deepEqual(
-      { ...first!.headers, d: { ...(first!.headers.d as object) } },
-      {
-        n: 300,
-        big: 2 ** 40,
-        neg: -5,
-        f: 0.5,
-        l: [1, 'x'],
-        d: { k: true },
-      },
-    );
-    assert.equal(second!.payload, 'héllo');
-    const { expiration, priority, correlationId, replyTo, messageId, deliveryMode } = second!.properties;
-    assert.deepEqual(
-      [expiration, priority, correlationId, replyTo, messageId, deliveryMode],
-      ['1500', 3, 'c', 'r', 'm', 2],
-    );
-    assert.deepEqual(third!.payload, Buffer.from([0, 255]));
-    assert.deepEqual(fourth!.payload, { z: 'z'.repeat(500) });
-    assert.equal(fourth!.headers.compression, 'application/x-gzip');
-    assert.equal(fifth!.properties.deliveryMode, 1);
-  });
+      d: { k: true },
+    },
+  );
+  assert.equal(second!.payload, 'héllo');
+  const { expiration, priority, correlationId, replyTo, messageId, deliveryMode } = second!.properties;
+  assert.deepEqual(
+    [expiration, priority, correlationId, replyTo, messageId, deliveryMode],
+    ['1500', 3, 'c', 'r', 'm', 2],
+  );
+  assert.deepEqual(third!.payload, Buffer.from([0, 255]));
+  assert.deepEqual(fourth!.payload, { z: 'z'.repeat(500) });
+  assert.equal(fourth!.headers.compression, 'application/x-gzip');
+  assert.equal(fifth!.properties.deliveryMode, 1);
 });

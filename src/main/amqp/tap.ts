@@ -174,7 +174,7 @@ export class Tap {
     return list.filter((unkept) => {
       if (this.#ledger === undefined || !which(unkept)) return true;
       this.#ledger.settle(unkept.entry, verdict.REQUEUE);
-      this.#options.dispatcher.counters.requeued++;
+      this.#options.dispatcher.count(verdict.REQUEUE);
       return false;
     });
   }
@@ -276,8 +276,12 @@ export class Tap {
       const { oversize, onSwallowed, dispatcher } = this.#options;
       const entry = this.#ledger.add(tagHi, tagLo);
       dispatcher.counters.received++;
-      if (oversize === undefined) this.#parked.push({ entry, since: now(), bodySize });
-      else this.#ledger.settle(entry, oversize);
+      if (oversize === undefined) {
+        this.#parked.push({ entry, since: now(), bodySize });
+      } else {
+        dispatcher.count(oversize);
+        this.#ledger.settle(entry, oversize);
+      }
       onSwallowed(bodySize, oversize !== undefined);
     },
     closing: () => this.end(false),

@@ -13,7 +13,7 @@ import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import { type AmqpConnection, openAmqp, reconnectDelay } from '../amqp-client.js';
 import { toTable } from '../entities/table.js';
-import { errorFromAmqp, withDeadline } from '../errors-from-amqp.js';
+import { errorFromAmqp, saysOnlyClosed, withDeadline } from '../errors-from-amqp.js';
 import type { ConnectionParameters } from '../url.js';
 import type { Dispatcher } from './dispatcher.js';
 
@@ -67,6 +67,8 @@ export class DeadLetters {
   #channel: amqplib.ConfirmChannel | undefined;
   #declared = new Set<string>();
   #returned = new Map<string, (reply: string) => void>();
+  /** What the broker closed a channel with. */
+  readonly #refused = new WeakMap<amqplib.Channel, unknown>();
   #working = false;
   #idle: (() => void) | undefined;
 
@@ -146,7 +148,8 @@ export class DeadLetters {
       PUBLISH_TIMEOUT,
       this.#closing.signal,
     );
-    channel.on('error', () => undefined); // Whoever waits for an answer on it is told the same by a rejection.
+    // The confirms that are missing then say no more than that the channel is closed.
+    channel.on('error', (error) => this.#refused.set(channel, error));
     channel.once('close', () => {
       if (this.#channel === channel) this.#channel = undefined;
     });
@@ -226,7 +229,7 @@ export class DeadLetters {
         },
         (error: unknown) => {
           if (error === null || error === undefined) resolve();
-          else reject(new MessageNacked('the broker refused a dead letter', { cause: error }));
+          else reject(this.#whyNot(channel, error));
         },
       );
     });
@@ -246,6 +249,14 @@ export class DeadLetters {
       target: named ? routingKey : exchange,
       ...(properties.messageId === undefined ? {} : { messageId: properties.messageId }),
     });
+  }
+
+  /** A broker that does not know the exchange closes the channel; one that cannot take the message nacks it. */
+  #whyNot(channel: amqplib.ConfirmChannel, error: unknown): KombuError {
+    const closed = this.#refused.get(channel);
+    if (closed !== undefined) return errorFromAmqp(closed, 'publishing a dead letter');
+    if (saysOnlyClosed(error)) return errorFromAmqp(error, 'publishing a dead letter');
+    return new MessageNacked('the broker refused a dead letter', { cause: error });
   }
 
   #route(queue: string, original: string): { exchange: string; routingKey: string; named: boolean } {

@@ -244,10 +244,15 @@ export class Dispatcher {
     }
   }
 
-  #settle(index: number, outcome: Outcome): void {
+  /** A delivery is settled with this outcome. */
+  count(outcome: Outcome): void {
     if (outcome === verdict.ACK) this.counters.acked++;
     else if (outcome === verdict.REJECT) this.counters.rejected++;
     else this.counters.requeued++;
+  }
+
+  #settle(index: number, outcome: Outcome): void {
+    this.count(outcome);
     this.#sink.settle(this.#entries[index]!, outcome);
     this.#slots.release(index);
   }
@@ -370,7 +375,7 @@ export class Dispatcher {
       const index = move ? this.#slots.move(old) : old;
       if (index === NONE) {
         // More threads hang than anyone planned slots for: the broker can have the message back.
-        this.counters.requeued++;
+        this.count(verdict.REQUEUE);
         this.#sink.settle(this.#entries[old]!, verdict.REQUEUE);
         this.#slots.releaseBytes(old);
         continue;
