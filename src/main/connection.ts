@@ -7,13 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { ClosedError, type KombuError, TimeoutError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
-import { type AmqpConnection, isRecoverable, openAmqp, reconnectDelay } from './amqp-client.js';
 import { Consumer, type ConsumerOptions } from './consumer.js';
+import { withDeadline } from './deadline.js';
 import { type CallOptions, Channel, type Declared } from './entities/channel.js';
 import type { Queue } from './entities/queue.js';
 import { functionKind } from './entities/target.js';
-import { withDeadline } from './errors-from-amqp.js';
 import { Producer, type ProducerOptions } from './producer.js';
+import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
+import { openConnection } from './transports/registry.js';
+import type { BrokerConnection } from './transports/transport.js';
 import {
   type ConnectionOptions,
   type ConnectionParameters,
@@ -62,7 +64,7 @@ const ENSURE_OPTIONS: OptionTable<EnsureConnectionOptions> = {
 
 /** An attempt to connect that several callers may wait for. */
 interface Attempt {
-  readonly result: Promise<AmqpConnection>;
+  readonly result: Promise<BrokerConnection>;
   readonly abort: AbortController;
   waiting: number;
 }
@@ -70,7 +72,7 @@ interface Attempt {
 export class Connection extends EventEmitter<ConnectionEvents> {
   /** What it connects to; frozen. Holds the password. */
   readonly parameters: ConnectionParameters;
-  #amqp: AmqpConnection | undefined;
+  #live: BrokerConnection | undefined;
   #attempt: Attempt | undefined;
   #declared: Declared = new Map();
   #default: Channel | undefined;
@@ -128,7 +130,7 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   }
 
   get connected(): boolean {
-    return this.#amqp?.open === true;
+    return this.#live?.open === true;
   }
 
   /** True after `close()`, until `connect()` or `ensureConnection()` is called again. */
@@ -159,8 +161,8 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   /** A new channel, connecting first if need be. Throws what `connect()` throws; `ClosedError` after `close()`. */
   async channel(options: CallOptions = {}): Promise<Channel> {
     this.#mustNotBeClosed();
-    const amqp = await this.#connect(options.signal);
-    return Channel.open(amqp, this.#declared, options);
+    const live = await this.#connect(options.signal);
+    return Channel.open(live, this.#declared, options);
   }
 
   /** The channel that declarations use, opened anew if the last one is gone. Tries to connect for `connectTimeout`. */
@@ -176,7 +178,7 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   async close({ timeout = 5000 }: { readonly timeout?: number } = {}): Promise<void> {
     this.#closed = true;
     this.#attempt?.abort.abort(new ClosedError('the connection was closed while it was being opened'));
-    await this.#amqp?.close(timeout);
+    await this.#live?.close(timeout);
   }
 
   /** Gives the connection back; one that belongs to no pool is closed. */
@@ -235,12 +237,12 @@ export class Connection extends EventEmitter<ConnectionEvents> {
 
   async #openDefault(): Promise<Channel> {
     this.#mustNotBeClosed();
-    const amqp = await this.#ensure({ timeout: this.connectTimeout });
-    this.#default = await Channel.open(amqp, this.#declared);
+    const live = await this.#ensure({ timeout: this.connectTimeout });
+    this.#default = await Channel.open(live, this.#declared);
     return this.#default;
   }
 
-  async #ensure(options: EnsureConnectionOptions): Promise<AmqpConnection> {
+  async #ensure(options: EnsureConnectionOptions): Promise<BrokerConnection> {
     const given = readOptions('ensureConnection', ENSURE_OPTIONS, options);
     const { maxRetries = Number.POSITIVE_INFINITY, timeout, errback, signal } = given;
     const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout;
@@ -272,9 +274,9 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   }
 
   /** Callers share one attempt, and it is given up when the last of them stops waiting. */
-  async #connect(signal: AbortSignal | undefined, milliseconds = 0x7fffffff): Promise<AmqpConnection> {
+  async #connect(signal: AbortSignal | undefined, milliseconds = 0x7fffffff): Promise<BrokerConnection> {
     signal?.throwIfAborted();
-    if (this.#amqp?.open) return this.#amqp;
+    if (this.#live?.open) return this.#live;
     connectableTransport(this.transport);
     this.#attempt ??= this.#start();
     const attempt = this.#attempt;
@@ -292,13 +294,13 @@ export class Connection extends EventEmitter<ConnectionEvents> {
     const abort = new AbortController();
     const open = async () => {
       try {
-        const amqp = await openAmqp(this.parameters, { signal: abort.signal });
+        const live = await openConnection(this.parameters, { signal: abort.signal });
         if (abort.signal.aborted) {
-          await amqp.close();
+          await live.close();
           throw abort.signal.reason;
         }
-        this.#adopt(amqp);
-        return amqp;
+        this.#adopt(live);
+        return live;
       } finally {
         this.#attempt = undefined;
       }
@@ -306,12 +308,12 @@ export class Connection extends EventEmitter<ConnectionEvents> {
     return { result: open(), abort, waiting: 0 };
   }
 
-  #adopt(amqp: AmqpConnection): void {
-    this.#amqp = amqp;
+  #adopt(live: BrokerConnection): void {
+    this.#live = live;
     this.#declared = new Map();
-    amqp.model.on('blocked', (reason: string) => this.emit('blocked', reason));
-    amqp.model.on('unblocked', () => this.emit('unblocked'));
-    amqp.ended.then((reason) => {
+    live.model.on('blocked', (reason: string) => this.emit('blocked', reason));
+    live.model.on('unblocked', () => this.emit('unblocked'));
+    live.ended.then((reason) => {
       if (reason !== undefined && this.listenerCount('error') > 0) this.emit('error', reason);
       this.emit('disconnected', reason);
     });

@@ -10,13 +10,13 @@ import { DEFAULT_MAX_DECODED_BYTES } from '../codec/compression.js';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
+import { withDeadline } from './deadline.js';
 import { type CallOptions, Channel } from './entities/channel.js';
 import { declareQueue } from './entities/declare.js';
 import { acceptSet, DEFAULT_ACCEPT, messageFrom, settleOn } from './entities/delivery.js';
 import { Queue } from './entities/queue.js';
 import { toTable } from './entities/table.js';
 import { functionKind, isTarget, type Target } from './entities/target.js';
-import { withDeadline } from './errors-from-amqp.js';
 
 /** May return a promise, which is waited for before the next callback of the same message; other messages do not wait. */
 export type Callback = (body: unknown, message: Message) => unknown;

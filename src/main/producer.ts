@@ -9,14 +9,14 @@ import { compress } from '../codec/compression.js';
 import { dumps } from '../codec/serialization.js';
 import { ClosedError, EncodeError, MessageNacked, MessageReturned, OptionError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
-import { isRecoverable, reconnectDelay } from './amqp-client.js';
+import { withDeadline } from './deadline.js';
 import { Channel } from './entities/channel.js';
 import { declareOnce, isDeclared } from './entities/declare.js';
 import { type DeliveryMode, deliveryModeKind, Exchange } from './entities/exchange.js';
 import { Queue } from './entities/queue.js';
 import { toTable } from './entities/table.js';
 import { functionKind, isTarget, type Target } from './entities/target.js';
-import { withDeadline } from './errors-from-amqp.js';
+import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
 
 /** Called with each message that came back; the publish rejects with the same error afterwards. */
 export type OnReturn = (error: MessageReturned, exchange: string, routingKey: string) => void;

@@ -12,9 +12,6 @@ import { Delivery, NO_DECODING } from '../pool/delivery.js';
 import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker } from '../pool/worker-protocol.js';
-import { LARGEST_FRAME } from './amqp/intake.js';
-import { AmqpSource } from './amqp/source.js';
-import { largestFitting } from './amqp/tap.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
 import { endRuntime } from './runtime/closing.js';
@@ -25,7 +22,8 @@ import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions }
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { Supervisor } from './runtime/supervisor.js';
 import { fromPortable } from './runtime/worker-life.js';
-import { amqpTransportOptions, type ConnectionParameters, connectableTransport } from './url.js';
+import { transportOf } from './transports/registry.js';
+import type { Source } from './transports/transport.js';
 
 type State = ShardedConsumerStats['state'];
 
@@ -33,13 +31,6 @@ type State = ShardedConsumerStats['state'];
 const SPARE_SLOTS = 64;
 
 const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
-
-/** The runtime's own connections: a frame must fit well into a segment of the arena. */
-function smallerFrames(parameters: ConnectionParameters): ConnectionParameters {
-  const { transportOptions } = parameters;
-  const frameMax = Math.min(amqpTransportOptions(transportOptions).frameMax, LARGEST_FRAME);
-  return { ...parameters, transportOptions: { ...transportOptions, frameMax } };
-}
 
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
@@ -52,7 +43,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   readonly #memory: Memory;
   readonly #arena: Arena;
   readonly #dispatcher: Dispatcher;
-  readonly #source: AmqpSource;
+  readonly #source: Source;
   readonly #supervisor: Supervisor;
   readonly #deadLetters: DeadLetters | undefined;
   readonly #queueOf = new Map<string, string>();
@@ -81,8 +72,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       );
     }
     const read = readShardedOptions(options);
-    connectableTransport(connection.transport);
-    const parameters = smallerFrames(connection.parameters);
+    const { parameters } = connection;
+    const transport = transportOf(parameters);
     this.#options = read;
     this.closed = new Promise((resolve, reject) => {
       this.#settleClosed = (error) => (error === undefined ? resolve() : reject(error));
@@ -105,21 +96,18 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       },
       read.maxDeliveries,
     );
-    const { frameMax } = amqpTransportOptions(parameters.transportOptions);
-    this.#source = new AmqpSource(
+    this.#source = transport.source(
       {
         parameters,
         queues: list,
         prefetchCount: read.prefetchCount,
         autoDeclare: read.autoDeclare,
         consumerArguments: read.consumerArguments,
-        tap: {
+        sink: {
           memory: this.#memory,
           arena: this.#arena,
           dispatcher: this.#dispatcher,
-          prefetch,
-          frameMax,
-          maxMessageBytes: Math.min(read.maxMessageBytes, largestFitting(this.#arena)),
+          maxMessageBytes: Math.min(read.maxMessageBytes, this.#arena.largestFitting),
           oversize: this.#oversizeOutcome(),
           onTooLarge: (index, bodySize) => this.#tooLarge(index, bodySize),
           onSwallowed: (bodySize, settled) => this.#swallowed(bodySize, settled),

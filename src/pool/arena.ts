@@ -41,6 +41,11 @@ export class Arena {
     return (this.segments - 1) * SEGMENT_BYTES;
   }
 
+  /** The largest body that can ever lie here, beside the segment that is being read into. */
+  get largestFitting(): number {
+    return this.capacity - SEGMENT_BYTES - SEGMENT_BYTES / 4;
+  }
+
   /** Where the reserve begins and ends. */
   get reserve(): { start: number; end: number } {
     return { start: 0, end: SEGMENT_BYTES };

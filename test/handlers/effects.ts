@@ -1,6 +1,7 @@
 /**
  * The handler of most tests: does what the message says, and writes one line to an effects log outside of the runtime when
- * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256`, written in one call (O_APPEND).
+ * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256 tag start`, written in one call (O_APPEND); start
+ * is when the callback began, microseconds of the clock that all threads share.
  *
  * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, stray (throws
  * outside of the callback), exit, loop (for ever), heap (fills it), native (blocks in a native call for `ms`), busy (blocks
@@ -12,6 +13,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, openSync, writeSync } from 'node:fs';
 import type { Context, Message } from '#src/index';
+import { now } from '#src/pool/clock';
 
 export interface Order {
   readonly id: number | string;
@@ -26,9 +28,10 @@ const hoard: unknown[] = [];
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-function note(message: Message, context: Context, id: number | string): void {
+function note(message: Message, context: Context, id: number | string, start: number): void {
   const hash = createHash('sha256').update(message.body).digest('hex');
-  writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash}\n`);
+  const { deliveryTag } = message.deliveryInfo;
+  writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash} ${deliveryTag} ${Math.round(start)}\n`);
 }
 
 async function obey(order: Order, message: Message, context: Context): Promise<void> {
@@ -78,11 +81,12 @@ async function obey(order: Order, message: Message, context: Context): Promise<v
 }
 
 export default function handle(body: unknown, message: Message, context: Context): unknown {
+  const start = now();
   const order = (typeof body === 'object' && body !== null && 'id' in body ? body : undefined) as Order | undefined;
   const id = order?.id ?? message.properties.messageId ?? '?';
   if (order?.do === undefined || order.do === 'ok') {
-    note(message, context, id);
+    note(message, context, id, start);
     return undefined;
   }
-  return obey(order, message, context).then(() => note(message, context, id));
+  return obey(order, message, context).then(() => note(message, context, id, start));
 }

@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { AccessRefused, ClosedError, ConnectionError, NotFound, TimeoutError } from '#src/errors';
-import { openAmqp } from '#src/main/amqp-client';
 import { Connection } from '#src/main/connection';
 import type { Channel } from '#src/main/entities/channel';
 import { Queue } from '#src/main/entities/queue';
+import { openAmqp } from '#src/main/transports/amqp/client';
 import { sharedBroker } from '../support/rabbitmq.js';
 
 const url = sharedBroker()?.url;
@@ -111,7 +111,10 @@ describe('connections to a broker', { skip }, () => {
           },
         },
       });
-      const amqp = await openAmqp(new Connection(target.href).parameters, { socketOptions, clientName: 'a test' });
+      const amqp = await openAmqp(new Connection(target.href).parameters, {
+        socketOptions,
+        clientName: 'a test',
+      });
       const channel = await amqp.model.createChannel();
       await channel.checkExchange('amq.direct');
       assert.ok(bytes > 0);

@@ -8,7 +8,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, Queue } from '#src/index';
-import { AmqpTrace } from '../support/amqp-trace.js';
+import { AmqpTrace, type TracedDelivery } from '../support/amqp-trace.js';
 import { TcpProxy } from '../support/proxy.js';
 import { RabbitNode, uniqueName } from '../support/rabbitmq.js';
 import { consumerOf, EffectsLog, until } from '../support/rig.js';
@@ -20,8 +20,6 @@ const KILLS = Number(process.env.MOZUKU_SOAK_KILLS ?? 2);
 const CUTS = Number(process.env.MOZUKU_SOAK_CUTS ?? 20);
 const WORKERS = 2;
 const PREFETCH = 200;
-/** Acks that the proxy passed this shortly before a cut count as in flight: the broker need not have read them. */
-const IN_FLIGHT_MS = 100;
 
 function random(seed: number): () => number {
   let state = seed;
@@ -31,9 +29,17 @@ function random(seed: number): () => number {
   };
 }
 
-/** Reads the effects log as it grows: how often each id is there. */
+interface Effect {
+  readonly id: string;
+  /** Id and tag: a tag may be the same message's on several connections. */
+  readonly delivery: string;
+  readonly start: number;
+}
+
+/** Reads the effects log as it grows: how often each id is there, and by which deliveries. */
 class Follower {
   readonly counts = new Map<string, number>();
+  readonly runs: Effect[] = [];
   #file: number | undefined;
   #rest = '';
   readonly #chunk = Buffer.alloc(1 << 20);
@@ -53,6 +59,8 @@ class Follower {
       for (const line of lines) {
         const id = line.slice(0, line.indexOf(' '));
         this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
+        const [tag, start] = line.split(' ').slice(-2);
+        this.runs.push({ delivery: `${id} ${tag}`, id, start: Number(start) });
       }
     }
   }
@@ -101,6 +109,41 @@ async function publish(
   await connection.close();
 }
 
+interface ConnectionLife {
+  delivered: number;
+  /** Effects of what it delivered. */
+  runs: number;
+  /** Of these, the ones whose message had another effect later: their acks were lost with the connection. */
+  repeats: number;
+}
+
+function connectionLives(
+  deliveries: readonly TracedDelivery[],
+  runs: readonly Effect[],
+  unsure: ReadonlySet<string>,
+): Map<number, ConnectionLife> {
+  const lives = new Map<number, ConnectionLife>();
+  const deliveredAs = new Map<string, TracedDelivery[]>();
+  for (const delivery of deliveries) {
+    const { connection, messageId = '?', tag } = delivery;
+    const life = lives.get(connection) ?? { delivered: 0, runs: 0, repeats: 0 };
+    lives.set(connection, life);
+    life.delivered++;
+    const key = `${messageId} ${tag}`;
+    deliveredAs.set(key, [...(deliveredAs.get(key) ?? []), delivery]);
+  }
+  const lastRun = new Map<string, ConnectionLife>();
+  for (const { id, delivery, start } of runs) {
+    const { connection } = deliveredAs.get(delivery)!.findLast(({ at }) => at <= start)!;
+    const life = lives.get(connection)!;
+    life.runs++;
+    const before = lastRun.get(id);
+    lastRun.set(id, life);
+    if (before !== undefined && !unsure.has(id)) before.repeats++;
+  }
+  return lives;
+}
+
 /** Resolves with the time at which the broker accepts an AMQP connection. */
 async function accepts(url: string): Promise<number> {
   for (;;) {
@@ -127,11 +170,8 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   const queue = new Queue(uniqueName('soak-faults'));
   const next = random(SEED);
   const early: string[] = [];
-  /** Acks that have passed the proxy, by time: those of the last moments may not have reached the broker. */
-  const ackTimes: number[] = [];
   trace.onSettle((delivery, settlement) => {
     if (settlement.kind !== 'ack') return;
-    ackTimes.push(performance.now());
     const id = delivery.messageId ?? '?';
     if (!log.counts.has(id)) log.read();
     if (!log.counts.has(id)) early.push(id);
@@ -145,19 +185,6 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   const failures: string[] = [];
   consumer.on('failed', ({ error }) => failures.push(error.message));
   consumer.on('error', (error) => failures.push(`error: ${error.message}`));
-  /** Effects whose acks had not reached the broker when the consumer noticed that its connection was gone, by connection. */
-  const inFlightOf = new Map<number, number>();
-  consumer.on('disconnected', () => {
-    const time = performance.now();
-    log.read();
-    const connection = trace.deliveries.at(-1)?.connection;
-    if (connection === undefined || inFlightOf.has(connection)) return;
-    const unacked = trace.deliveries.filter((each) => {
-      return each.connection === connection && each.settled === undefined && log.counts.has(each.messageId ?? '');
-    }).length;
-    const passed = ackTimes.filter((at) => at > time - IN_FLIGHT_MS).length;
-    inFlightOf.set(connection, Math.min(PREFETCH, unacked + passed));
-  });
   await consumer.consume();
   const published: Published = { confirmed: new Set(), unsure: new Set() };
   const handled = (): number => {
@@ -232,21 +259,12 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   log.read();
   log.close();
 
-  // A repeat belongs to the connection that had delivered the message before and was lost with it.
-  const routes = new Map<string, number[]>();
-  for (const { messageId = '?', connection } of trace.deliveries) {
-    routes.set(messageId, [...(routes.get(messageId) ?? []), connection]);
-  }
-  const repeatsOf = new Map<number, number>();
-  for (const [id, count] of log.counts) {
-    if (count < 2 || published.unsure.has(id)) continue;
-    for (const lost of routes.get(id)!.slice(0, count - 1)) repeatsOf.set(lost, (repeatsOf.get(lost) ?? 0) + 1);
-  }
-  const perCut = faults.map(({ kind, connection = -1 }) => ({
-    kind,
-    repeats: repeatsOf.get(connection) ?? 0,
-    allowed: Math.min(PREFETCH, WORKERS + (inFlightOf.get(connection) ?? 0)),
-  }));
+  const lives = connectionLives(trace.deliveries, log.runs, published.unsure);
+  const perCut = faults.map(({ kind, connection = -1 }) => {
+    const { delivered, runs, repeats } = lives.get(connection) ?? { delivered: 0, runs: 0, repeats: 0 };
+    // The broker sends no more than the prefetch ahead of the acks it has read: so many it has read for certain.
+    return { kind, repeats, allowed: runs - Math.max(0, delivered - PREFETCH) };
+  });
   const cuts = perCut.filter(({ kind }) => kind === 'cut');
   const slowest = Math.round(Math.max(...faults.map(({ resumeMs }) => resumeMs)));
   const lost = [...published.confirmed].filter((id) => !log.counts.has(id)).length;

@@ -1,6 +1,7 @@
 // What one life of one channel delivered and settled, for amqp-trace.ts: which tags are outstanding, whose body is coming,
 // whether the channel may still be written to.
 
+import { now } from '#src/pool/clock';
 import { type Fields, readContentHeader } from './amqp-reader.js';
 
 export type SettleKind = 'ack' | 'nack' | 'reject';
@@ -11,6 +12,8 @@ export interface TracedDelivery {
   channel: number;
   incarnation: number;
   tag: number;
+  /** When it was sent on to the client: microseconds of the clock that all threads share. */
+  at: number;
   via: 'deliver' | 'get';
   consumerTag: string | undefined;
   redelivered: boolean;
@@ -109,6 +112,7 @@ export class ChannelTrace {
       channel: this.channel,
       incarnation: this.incarnation,
       tag: fields.longlong(),
+      at: now(),
       via,
       consumerTag,
       redelivered: (fields.octet() & 1) !== 0,

@@ -5,9 +5,12 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { after, before, describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { AccessRefused, ClosedError, ConnectionError, TimeoutError, TransportNotAvailable } from '#src/errors';
-import { LongIntegers, openAmqp, reconnectDelay } from '#src/main/amqp-client';
 import { Connection } from '#src/main/connection';
-import { errorFromAmqp, withDeadline } from '#src/main/errors-from-amqp';
+import { withDeadline } from '#src/main/deadline';
+import { openAmqp } from '#src/main/transports/amqp/client';
+import { errorFromAmqp } from '#src/main/transports/amqp/errors';
+import { LongIntegers } from '#src/main/transports/amqp/long-integers';
+import { reconnectDelay } from '#src/main/transports/reconnect';
 
 const SECRET = 'hunter2';
 

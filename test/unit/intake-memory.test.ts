@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { Intake, type IntakeSink } from '#src/main/amqp/intake';
+import { Intake, type IntakeSink } from '#src/main/transports/amqp/intake';
 import { Arena } from '#src/pool/arena';
 import { SEGMENT_BYTES } from '#src/pool/layout';
 import {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { ACK, Ledger, type LedgerVerdict, REJECT, REQUEUE } from '#src/main/amqp/ledger';
+import { ACK, Ledger, type LedgerVerdict, REJECT, REQUEUE } from '#src/main/transports/amqp/ledger';
 import { splitFrames } from '../support/amqp-bytes.js';
 
 const CHANNEL = 0x1234;

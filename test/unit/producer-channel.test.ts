@@ -4,9 +4,9 @@ import { EventEmitter } from 'node:events';
 import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { ClosedError, ConnectionError, MessageNacked, MessageReturned } from '#src/errors';
-import type { AmqpConnection } from '#src/main/amqp-client';
 import { Channel } from '#src/main/entities/channel';
 import { Producer } from '#src/main/producer';
+import type { BrokerConnection } from '#src/main/transports/transport';
 
 type Confirm = (error: Error | null) => void;
 
@@ -29,7 +29,7 @@ class StandIn extends EventEmitter {
 async function open(): Promise<{ raw: StandIn; channel: Channel; amqp: { open: boolean; reason?: Error } }> {
   const raw = new StandIn();
   const amqp = { open: true, model: { createConfirmChannel: () => Promise.resolve(raw) } };
-  return { raw, amqp, channel: await Channel.open(amqp as unknown as AmqpConnection) };
+  return { raw, amqp, channel: await Channel.open(amqp as unknown as BrokerConnection) };
 }
 
 describe('a channel', () => {

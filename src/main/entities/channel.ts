@@ -4,8 +4,9 @@
  */
 import type * as amqplib from 'amqplib';
 import { ClosedError, EncodeError, type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
-import type { AmqpConnection } from '../amqp-client.js';
-import { errorFromAmqp, saysOnlyClosed, withDeadline } from '../errors-from-amqp.js';
+import { withDeadline } from '../deadline.js';
+import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
+import type { BrokerConnection } from '../transports/transport.js';
 import { fromTable } from './table.js';
 
 /** Milliseconds for each question to the broker. */
@@ -33,7 +34,7 @@ export class Channel {
   readonly ended: Promise<KombuError | undefined>;
   /** @internal */
   readonly declared: Declared;
-  #amqp: AmqpConnection;
+  #connection: BrokerConnection;
   #open = true;
   #closing = false;
   #reason: KombuError | undefined;
@@ -43,10 +44,10 @@ export class Channel {
   /** Mandatory messages that are not confirmed, by message id, in the order of their publishing. */
   #mandatory = new Map<string, PendingReturn[]>();
 
-  private constructor(raw: amqplib.ConfirmChannel, amqp: AmqpConnection, declared: Declared) {
+  private constructor(raw: amqplib.ConfirmChannel, connection: BrokerConnection, declared: Declared) {
     this.raw = raw;
     this.declared = declared;
-    this.#amqp = amqp;
+    this.#connection = connection;
     raw.on('error', (error) => {
       this.#reason ??= errorFromAmqp(error, 'the broker closed the channel');
     });
@@ -65,8 +66,12 @@ export class Channel {
   }
 
   /** Opens a channel and puts it into confirm mode. */
-  static async open(amqp: AmqpConnection, declared: Declared = new Map(), options: CallOptions = {}): Promise<Channel> {
-    const opening = amqp.model.createConfirmChannel().then((raw) => new Channel(raw, amqp, declared));
+  static async open(
+    connection: BrokerConnection,
+    declared: Declared = new Map(),
+    options: CallOptions = {},
+  ): Promise<Channel> {
+    const opening = connection.model.createConfirmChannel().then((raw) => new Channel(raw, connection, declared));
     try {
       return await withDeadline(opening, 'opening a channel', options.timeout ?? CALL_TIMEOUT, options.signal);
     } catch (error) {
@@ -76,17 +81,17 @@ export class Channel {
         () => undefined,
       );
       if (options.signal?.aborted) throw error;
-      throw (saysOnlyClosed(error) ? amqp.reason : undefined) ?? errorFromAmqp(error, 'opening a channel');
+      throw (saysOnlyClosed(error) ? connection.reason : undefined) ?? errorFromAmqp(error, 'opening a channel');
     }
   }
 
   get closed(): boolean {
-    return !this.#open || this.#closing || !this.#amqp.open;
+    return !this.#open || this.#closing || !this.#connection.open;
   }
 
   /** Why the channel is gone; undefined while it is open, and after our own `close()`. */
   get reason(): KombuError | undefined {
-    return this.#closing ? undefined : (this.#reason ?? (this.#open ? undefined : this.#amqp.reason));
+    return this.#closing ? undefined : (this.#reason ?? (this.#open ? undefined : this.#connection.reason));
   }
 
   /** True while amqplib buffers more than it likes; wait for `drained()` before publishing more. */

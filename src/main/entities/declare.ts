@@ -1,6 +1,6 @@
 /** Declaring a queue on a channel of amqplib, and remembering what was declared. */
 import type * as amqplib from 'amqplib';
-import { errorFromAmqp } from '../errors-from-amqp.js';
+import { errorFromAmqp } from '../transports/amqp/errors.js';
 import type { Channel } from './channel.js';
 import { declareExchange, Exchange } from './exchange.js';
 import type { Queue } from './queue.js';

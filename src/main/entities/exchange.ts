@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type * as amqplib from 'amqplib';
 import { OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
-import { errorFromAmqp } from '../errors-from-amqp.js';
+import { errorFromAmqp } from '../transports/amqp/errors.js';
 import { toTable } from './table.js';
 import { channelOf, frozenTable, type Target, targetFirst, targetKind } from './target.js';
 

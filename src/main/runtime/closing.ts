@@ -4,14 +4,14 @@
  * rest back. Heartbeats and acks go on until the last step.
  */
 import { TimeoutError } from '../../errors.js';
-import type { AmqpSource } from '../amqp/source.js';
-import { withDeadline } from '../errors-from-amqp.js';
+import { withDeadline } from '../deadline.js';
+import type { Source } from '../transports/transport.js';
 import type { DeadLetters } from './dead-letters.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Supervisor } from './supervisor.js';
 
 export interface RuntimeParts {
-  readonly source: AmqpSource;
+  readonly source: Source;
   readonly dispatcher: Dispatcher;
   readonly supervisor: Supervisor;
   readonly deadLetters: DeadLetters | undefined;

@@ -11,9 +11,12 @@ import { type KombuError, MessageNacked, MessageReturned } from '../../errors.js
 import { Delivery, NO_DECODING } from '../../pool/delivery.js';
 import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
-import { type AmqpConnection, openAmqp, reconnectDelay } from '../amqp-client.js';
+import { withDeadline } from '../deadline.js';
 import { toTable } from '../entities/table.js';
-import { errorFromAmqp, saysOnlyClosed, withDeadline } from '../errors-from-amqp.js';
+import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
+import { reconnectDelay } from '../transports/reconnect.js';
+import { openConnection } from '../transports/registry.js';
+import type { BrokerConnection } from '../transports/transport.js';
 import type { ConnectionParameters } from '../url.js';
 import type { Dispatcher } from './dispatcher.js';
 
@@ -63,7 +66,7 @@ export class DeadLetters {
   readonly #closing = new AbortController();
   #waiting: Job[] = [];
   #inFlight = 0;
-  #connection: AmqpConnection | undefined;
+  #connection: BrokerConnection | undefined;
   #channel: amqplib.ConfirmChannel | undefined;
   #declared = new Set<string>();
   #returned = new Map<string, (reply: string) => void>();
@@ -137,7 +140,7 @@ export class DeadLetters {
   async #ready(): Promise<amqplib.ConfirmChannel> {
     if (this.#channel !== undefined && this.#connection?.open) return this.#channel;
     if (!this.#connection?.open) {
-      this.#connection = await openAmqp(this.#options.parameters, {
+      this.#connection = await openConnection(this.#options.parameters, {
         signal: this.#closing.signal,
         clientName: 'mozuku dead letters',
       });

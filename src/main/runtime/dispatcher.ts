@@ -168,8 +168,7 @@ export class Dispatcher {
     words[at + slot.STARTED] = 0;
     words[at + slot.VERDICT] = verdict.NONE;
     this.#entries[index] = entry;
-    this.counters.received++;
-    if (redelivered) this.counters.redelivered++;
+    this.countReceived(redelivered);
     if (held) this.#slots.raise(index, state.HELD);
     else this.#lane.push(index);
     return index;
@@ -242,6 +241,12 @@ export class Dispatcher {
       this.#slots.raise(index, state.HELD);
       this.#sink.dead(index, 'failed');
     }
+  }
+
+  /** A delivery came. */
+  countReceived(redelivered: boolean): void {
+    this.counters.received++;
+    if (redelivered) this.counters.redelivered++;
   }
 
   /** A delivery is settled with this outcome. */

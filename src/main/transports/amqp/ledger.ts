@@ -12,7 +12,7 @@
  *
  * Pure: writes into a buffer it is given, knows no socket and no clock.
  */
-import { BASIC_ACK, BASIC_NACK, BASIC_REJECT, SETTLE_FRAME_SIZE, writeSettle } from '../../codec/amqp/frames.js';
+import { BASIC_ACK, BASIC_NACK, BASIC_REJECT, SETTLE_FRAME_SIZE, writeSettle } from '../../../codec/amqp/frames.js';
 
 const NIL = -1;
 

@@ -29,18 +29,18 @@ import {
   FRAME_HEARTBEAT,
   FRAME_METHOD,
   FRAME_OVERHEAD,
-} from '../../codec/amqp/frames.js';
-import { FrameError } from '../../errors.js';
-import type { Arena } from '../../pool/arena.js';
-import { SEGMENT_BYTES } from '../../pool/layout.js';
+} from '../../../codec/amqp/frames.js';
+import { FrameError } from '../../../errors.js';
+import type { Arena } from '../../../pool/arena.js';
+import { SEGMENT_BYTES } from '../../../pool/layout.js';
 
 export interface IntakeSink {
   /** A whole delivery lies at [start, start + length) of the arena, which holds it until it is released. */
   delivery(start: number, length: number, bodySize: number, tagHi: number, tagLo: number, redelivered: boolean): void;
   /** A delivery had no room: its bytes are gone, its tag waits to be given back. */
-  shed(tagHi: number, tagLo: number, bodySize: number): void;
+  shed(tagHi: number, tagLo: number, bodySize: number, redelivered: boolean): void;
   /** A body over the limit was swallowed. */
-  oversize(tagHi: number, tagLo: number, bodySize: number): void;
+  oversize(tagHi: number, tagLo: number, bodySize: number, redelivered: boolean): void;
   /** The captured channel, or the whole connection, is being closed by the broker. Comes before `passOn` of that frame. */
   closing(): void;
   /** Whole frames that are not ours, in memory of their own. */
@@ -329,10 +329,10 @@ export class Intake {
         this.#sink.delivery(start, next - start, this.#bodySize, this.#tagHi, this.#tagLo, this.#redelivered);
         break;
       case SHED:
-        this.#sink.shed(this.#tagHi, this.#tagLo, this.#bodySize);
+        this.#sink.shed(this.#tagHi, this.#tagLo, this.#bodySize, this.#redelivered);
         break;
       case OVERSIZE:
-        this.#sink.oversize(this.#tagHi, this.#tagLo, this.#bodySize);
+        this.#sink.oversize(this.#tagHi, this.#tagLo, this.#bodySize, this.#redelivered);
         break;
       default: // DISCARD: of a channel that we are closing; the broker gives it to someone else.
     }

@@ -9,38 +9,31 @@
  */
 import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
-import { ClosedError, ConsumerCancelled, KombuError } from '../../errors.js';
-import { type AmqpConnection, isRecoverable, openAmqp, reconnectDelay } from '../amqp-client.js';
-import { declareQueue } from '../entities/declare.js';
-import type { Queue } from '../entities/queue.js';
-import { errorFromAmqp, withDeadline } from '../errors-from-amqp.js';
-import type { ConnectionParameters } from '../url.js';
+import { ClosedError, ConsumerCancelled, KombuError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
+import { declareQueue } from '../../entities/declare.js';
+import type { Queue } from '../../entities/queue.js';
+import { amqpTransportOptions, type ConnectionParameters } from '../../url.js';
+import { isRecoverable, reconnectDelay } from '../reconnect.js';
+import type { Source, SourceEvents, SourceOptions } from '../transport.js';
+import { type AmqpConnection, openAmqp } from './client.js';
+import { errorFromAmqp } from './errors.js';
+import { LARGEST_FRAME } from './intake.js';
 import type { LedgerVerdict } from './ledger.js';
-import { Tap, type TapOptions } from './tap.js';
-
-export interface SourceOptions {
-  readonly parameters: ConnectionParameters;
-  readonly queues: readonly Queue[];
-  /** basic.qos of each queue's consumer. */
-  readonly prefetchCount: number;
-  readonly autoDeclare: boolean;
-  readonly consumerArguments: Readonly<Record<string, unknown>>;
-  readonly tap: TapOptions;
-}
-
-export interface SourceEvents {
-  /** A generation is about to begin; names of server-named queues are known now. */
-  queues(byConsumerTag: Readonly<Record<string, string>>): void;
-  generationEnded(): void;
-  disconnected(error: KombuError): void;
-  reconnected(attempts: number): void;
-  error(error: Error): void;
-}
+import { Tap } from './tap.js';
 
 const DECLARE_TIMEOUT = 10_000;
 
-export class AmqpSource {
+/** The runtime's own connections: a frame must fit well into a segment of the arena. */
+function smallerFrames(parameters: ConnectionParameters): ConnectionParameters {
+  const { transportOptions } = parameters;
+  const frameMax = Math.min(amqpTransportOptions(transportOptions).frameMax, LARGEST_FRAME);
+  return { ...parameters, transportOptions: { ...transportOptions, frameMax } };
+}
+
+export class AmqpSource implements Source {
   readonly #options: SourceOptions;
+  readonly #parameters: ConnectionParameters;
   readonly #events: SourceEvents;
   readonly #tags: readonly string[];
   readonly #closing = new AbortController();
@@ -55,6 +48,7 @@ export class AmqpSource {
 
   constructor(options: SourceOptions, events: SourceEvents) {
     this.#options = options;
+    this.#parameters = smallerFrames(options.parameters);
     this.#events = events;
     const id = randomBytes(6).toString('hex');
     this.#tags = options.queues.map((_, index) => `mozuku-${id}-${index}`);
@@ -118,17 +112,14 @@ export class AmqpSource {
   }
 
   async #connect(): Promise<void> {
-    const { parameters } = this.#options;
-    const connection = await openAmqp(parameters, {
-      signal: this.#closing.signal,
-      clientName: 'mozuku consumer',
-      socketOptions: () => {
-        // One tap a socket: an attempt that failed leaves its own behind.
-        this.#tap?.close();
-        this.#tap = new Tap(this.#options.tap);
-        return this.#tap.socketOptions();
-      },
-    });
+    const { signal } = this.#closing;
+    const socketOptions = (): Record<string, unknown> => {
+      // One tap a socket: an attempt that failed leaves its own behind.
+      this.#tap?.close();
+      this.#tap = this.#newTap();
+      return this.#tap.socketOptions();
+    };
+    const connection = await openAmqp(this.#parameters, { signal, clientName: 'mozuku consumer', socketOptions });
     const tap = this.#tap!;
     tap.opened(connection.heartbeat);
     try {
@@ -144,6 +135,12 @@ export class AmqpSource {
     }
     this.#connection = connection;
     void connection.ended.then((reason) => this.#lost(connection, tap, reason));
+  }
+
+  #newTap(): Tap {
+    const { sink, prefetchCount, queues } = this.#options;
+    const { frameMax } = amqpTransportOptions(this.#parameters.transportOptions);
+    return new Tap({ ...sink, prefetch: prefetchCount * queues.length, frameMax });
   }
 
   async #declare(connection: AmqpConnection): Promise<void> {

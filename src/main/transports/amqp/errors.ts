@@ -14,7 +14,7 @@ import {
   PreconditionFailed,
   ResourceLocked,
   TimeoutError,
-} from '../errors.js';
+} from '../../../errors.js';
 
 type ErrorClass = new (message: string, options: { cause: unknown; details: Record<string, unknown> }) => KombuError;
 
@@ -75,42 +75,4 @@ export function errorFromAmqp(error: unknown, doing: string): KombuError {
   if (saysOnlyClosed(error)) return new ClosedError(text, { cause: error, details });
   if (FRAMING.test(error.message)) return new FrameError(text, { cause: error, details });
   return new ConnectionError(text, { cause: error, details });
-}
-
-/**
- * Waits for `work`, at most `milliseconds`, and no longer than `signal` is quiet. Rejects with `TimeoutError` naming `doing`,
- * or with the signal's reason. How `work` ends after that is of no interest; it cannot become an unhandled rejection.
- */
-export function withDeadline<T>(
-  work: Promise<T>,
-  doing: string,
-  milliseconds: number,
-  signal?: AbortSignal,
-): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-    };
-    const onAbort = () => {
-      end();
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      end();
-      reject(new TimeoutError(`${doing}: no answer within ${milliseconds} ms`, { details: { milliseconds } }));
-    }, milliseconds);
-    work.then(
-      (value) => {
-        end();
-        resolve(value);
-      },
-      (error) => {
-        end();
-        reject(error);
-      },
-    );
-    if (signal?.aborted) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
-  });
 }

@@ -4,33 +4,19 @@
  * alive. amqplib sees an ordinary AMQP byte stream, less the deliveries.
  */
 import type { Socket } from 'node:net';
-import { HEARTBEAT_FRAME } from '../../codec/amqp/frames.js';
-import { FrameError } from '../../errors.js';
-import type { Arena } from '../../pool/arena.js';
-import { now } from '../../pool/clock.js';
-import { NONE } from '../../pool/lane.js';
-import { SEGMENT_BYTES, verdict } from '../../pool/layout.js';
-import type { Memory } from '../../pool/memory.js';
-import type { Dispatcher } from '../runtime/dispatcher.js';
+import { HEARTBEAT_FRAME } from '../../../codec/amqp/frames.js';
+import { FrameError } from '../../../errors.js';
+import { now } from '../../../pool/clock.js';
+import { NONE } from '../../../pool/lane.js';
+import { SEGMENT_BYTES, verdict } from '../../../pool/layout.js';
+import type { DeliverySink } from '../transport.js';
 import { Intake, type IntakeSink } from './intake.js';
 import { Ledger, type LedgerVerdict } from './ledger.js';
 
-export interface TapOptions {
-  readonly memory: Memory;
-  readonly arena: Arena;
-  readonly dispatcher: Dispatcher;
+export interface TapOptions extends DeliverySink {
   /** Unsettled deliveries the broker may have with us, over all queues. */
   readonly prefetch: number;
   readonly frameMax: number;
-  readonly maxMessageBytes: number;
-  /** What to do with a body over `maxMessageBytes`; undefined: hand it to main for the dead letters. */
-  readonly oversize: LedgerVerdict | undefined;
-  /** A slot holds a body over the limit, for the dead letters. */
-  readonly onTooLarge: (index: number, bodySize: number) => void;
-  /** A body that does not fit in the arena at all, or is settled by `oversize`. */
-  readonly onSwallowed: (bodySize: number, settled: boolean) => void;
-  /** After each read: settlements may be waiting. */
-  readonly onRead: () => void;
 }
 
 /** Acks wait this long for others to share their frame, and as long again for a slow message before them, ms. */
@@ -265,17 +251,18 @@ export class Tap {
       }
       if (tooLarge) onTooLarge(index, bodySize);
     },
-    shed: (tagHi, tagLo, bodySize) => {
+    shed: (tagHi, tagLo, bodySize, redelivered) => {
       if (this.#ledger === undefined) return;
+      const { dispatcher } = this.#options;
       this.#shed.push({ entry: this.#ledger.add(tagHi, tagLo), since: now(), bodySize });
-      this.#options.dispatcher.counters.received++;
-      this.#options.dispatcher.counters.shed++;
+      dispatcher.countReceived(redelivered);
+      dispatcher.counters.shed++;
     },
-    oversize: (tagHi, tagLo, bodySize) => {
+    oversize: (tagHi, tagLo, bodySize, redelivered) => {
       if (this.#ledger === undefined) return;
       const { oversize, onSwallowed, dispatcher } = this.#options;
       const entry = this.#ledger.add(tagHi, tagLo);
-      dispatcher.counters.received++;
+      dispatcher.countReceived(redelivered);
       if (oversize === undefined) {
         this.#parked.push({ entry, since: now(), bodySize });
       } else {
@@ -288,11 +275,6 @@ export class Tap {
     passOn: (frames) => this.#push(frames, now()),
     swallows: (bodySize) =>
       (bodySize > this.#options.maxMessageBytes && this.#options.oversize !== undefined) ||
-      bodySize > largestFitting(this.#options.arena),
+      bodySize > this.#options.arena.largestFitting,
   };
-}
-
-/** The largest body that can ever lie in the arena, beside the segment that is being read into. */
-export function largestFitting(arena: Arena): number {
-  return arena.capacity - SEGMENT_BYTES - SEGMENT_BYTES / 4;
 }

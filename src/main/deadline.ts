@@ -1,0 +1,40 @@
+/** Every wait of the library has an end. */
+import { TimeoutError } from '../errors.js';
+
+/**
+ * Waits for `work`, at most `milliseconds`, and no longer than `signal` is quiet. Rejects with `TimeoutError` naming `doing`,
+ * or with the signal's reason. How `work` ends after that is of no interest; it cannot become an unhandled rejection.
+ */
+export function withDeadline<T>(
+  work: Promise<T>,
+  doing: string,
+  milliseconds: number,
+  signal?: AbortSignal,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    const onAbort = () => {
+      end();
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      end();
+      reject(new TimeoutError(`${doing}: no answer within ${milliseconds} ms`, { details: { milliseconds } }));
+    }, milliseconds);
+    work.then(
+      (value) => {
+        end();
+        resolve(value);
+      },
+      (error) => {
+        end();
+        reject(error);
+      },
+    );
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}

@@ -1,0 +1,89 @@
+/**
+ * py-amqp writes integers over 32 bits with the type 'L', which amqplib does not know: one such header would end the connection
+ * at every delivery. Its own 'l' is the same eight bytes, so the type is changed before amqplib reads it. Takes the bytes as
+ * they arrive; only content headers are looked at, and held back until they are whole.
+ */
+/** The bytes that follow each type of a field table, where their number is fixed. */
+const FIELD_SIZES: Readonly<Record<string, number>> = {
+  t: 1,
+  b: 1,
+  B: 1,
+  s: 2,
+  u: 2,
+  I: 4,
+  i: 4,
+  f: 4,
+  l: 8,
+  d: 8,
+  T: 8,
+  D: 5,
+  V: 0,
+};
+const LONG = 0x4c;
+const CONTENT_HEADER = 2;
+/** A larger content header is left to amqplib to refuse. */
+const MAX_HEADER_BYTES = 16 * 1024 * 1024;
+
+export class LongIntegers {
+  #held: Buffer | undefined;
+  /** Bytes still to come of a frame that is not looked at. */
+  #skip = 0;
+
+  /** `chunk` is changed in place; the result is to be passed on. */
+  pass(chunk: Buffer): Buffer {
+    const data = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
+    this.#held = undefined;
+    let at = this.#skip;
+    while (at < data.length) {
+      if (at + 7 > data.length) return this.#hold(data, at);
+      const size = data.readUInt32BE(at + 3);
+      const end = at + 8 + size;
+      if (data[at] === CONTENT_HEADER && size <= MAX_HEADER_BYTES) {
+        if (end > data.length) return this.#hold(data, at);
+        rewriteHeader(data, at + 7, end - 1);
+      }
+      at = end;
+    }
+    this.#skip = at - data.length;
+    return data;
+  }
+
+  #hold(data: Buffer, at: number): Buffer {
+    this.#skip = 0;
+    this.#held = data.subarray(at);
+    return data.subarray(0, at);
+  }
+}
+
+function rewriteHeader(data: Buffer, start: number, end: number): void {
+  // Class, weight, body size, flags; then the content type and encoding, where the flags say so, and the headers table.
+  if (start + 14 > end) return;
+  const flags = data.readUInt16BE(start + 12);
+  if ((flags & 0x2001) !== 0x2000) return;
+  let at = start + 14;
+  for (const flag of [0x8000, 0x4000]) if (flags & flag && at < end) at += 1 + data[at]!;
+  if (at + 4 > end) return;
+  const tableEnd = at + 4 + data.readUInt32BE(at);
+  const found = data.indexOf(LONG, at + 4);
+  if (tableEnd <= end && found >= 0 && found < tableEnd) rewriteFields(data, at + 4, tableEnd, true);
+}
+
+/** Walks a table (with keys) or an array. Stops at what it does not understand; amqplib will say what is wrong. */
+function rewriteFields(data: Buffer, from: number, end: number, keys: boolean): void {
+  let at = from;
+  while (at < end) {
+    if (keys) at += 1 + data[at]!;
+    if (at >= end) return;
+    const type = data[at]!;
+    const name = String.fromCharCode(type);
+    if (type === LONG) data[at] = 0x6c;
+    at += 1;
+    const size = type === LONG ? 8 : FIELD_SIZES[name];
+    if (size !== undefined) at += size;
+    else if ('SxAF'.includes(name) && at + 4 <= end) {
+      const inside = at + 4;
+      at = inside + data.readUInt32BE(at);
+      if (name === 'A' || name === 'F') rewriteFields(data, inside, Math.min(at, end), name === 'F');
+    } else return;
+  }
+}

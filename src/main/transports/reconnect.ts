@@ -1,0 +1,13 @@
+/** How often to try again, and whether that makes sense. */
+import { AccessRefused, ConnectionError, TimeoutError } from '../../errors.js';
+
+/** The wait before the next attempt: 100 ms, doubling, ±20 %, at most 2 s. `attempt` counts from 0; `random` is in [0, 1). */
+export function reconnectDelay(attempt: number, { initial = 100, max = 2000, random = Math.random() } = {}): number {
+  const base = initial * 2 ** Math.min(attempt, 30);
+  return Math.min(max, base * (0.8 + 0.4 * random));
+}
+
+/** True for failures that another attempt may mend; a refused login or an impossible option will stay as it is. */
+export function isRecoverable(error: unknown): boolean {
+  return (error instanceof ConnectionError && !(error instanceof AccessRefused)) || error instanceof TimeoutError;
+}

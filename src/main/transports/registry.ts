@@ -1,0 +1,17 @@
+/** The transports there are, and the one way to open a connection. */
+import type { ConnectionParameters } from '../url.js';
+import { connectableTransport } from '../url.js';
+import { amqpTransport } from './amqp/transport.js';
+import { openFirst } from './failover.js';
+import type { BrokerConnection, OpenOptions, Transport } from './transport.js';
+
+/** Throws `TransportNotAvailable`. */
+export function transportOf({ transport }: ConnectionParameters): Transport {
+  connectableTransport(transport);
+  return amqpTransport;
+}
+
+/** Connects to the first of the hosts that answers; see `openFirst` for what it throws. */
+export function openConnection(parameters: ConnectionParameters, options: OpenOptions = {}): Promise<BrokerConnection> {
+  return openFirst(parameters, options.signal, (host) => transportOf(host).open(host, options));
+}
