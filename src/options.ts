@@ -33,6 +33,11 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 export const kinds = {
   boolean: kind<boolean>('true or false', (value) => typeof value === 'boolean'),
   string: kind<string>('a string', (value) => typeof value === 'string'),
+  /** AMQP's short string: names, routing keys, tags. */
+  shortString: kind<string>(
+    'a string of at most 255 bytes',
+    (value) => typeof value === 'string' && Buffer.byteLength(value) <= 255,
+  ),
   name: kind<string>('a string that is not empty', (value) => typeof value === 'string' && value !== ''),
   object: kind<Record<string, unknown>>('an object', isObject),
   function: kind<(...args: never[]) => unknown>('a function', (value) => typeof value === 'function'),

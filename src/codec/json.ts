@@ -81,10 +81,9 @@ function mayHoldBigInteger(bytes: Uint8Array): boolean {
     if (!isDigit(bytes[probe - 8]) && !(probe + 8 < length && isDigit(bytes[probe + 8]))) continue;
     let start = probe;
     while (start > 0 && isDigit(bytes[start - 1])) start--;
-    if (bytes[start - 1] === 46) continue;
     let end = probe + 1;
     while (end < length && isDigit(bytes[end])) end++;
-    if (end - start >= 16 && isBigInteger(bytes, start, end)) return true;
+    if (bytes[start - 1] !== 46 && end - start >= 16 && isBigInteger(bytes, start, end)) return true;
     probe = end; // a run that starts behind `end` is met by the next probe, at end + 16
   }
   return false;

@@ -83,12 +83,13 @@ export class Connection extends EventEmitter<ConnectionEvents> {
    * Does no I/O. `url`: 'amqp://user:password@host:port/vhost', URLs joined by ';', or a list of them (see `parseUrl`). What
    * the URL says wins over `options`. Throws `OptionError`, `InvalidUrl`, `TransportNotAvailable`.
    */
-  constructor(url?: string | readonly string[] | ConnectionOptions, options: ConnectionOptions = {}) {
+  constructor(url?: string | URL | readonly string[] | ConnectionOptions, options: ConnectionOptions = {}) {
     super();
-    const isUrl = typeof url === 'string' || Array.isArray(url);
-    this.parameters = isUrl
-      ? readParameters(url as string | readonly string[], options)
-      : readParameters(undefined, { ...(url as ConnectionOptions | undefined), ...options });
+    const given = url instanceof URL ? url.href : url;
+    this.parameters =
+      typeof given === 'string' || Array.isArray(given)
+        ? readParameters(given as string | readonly string[], options)
+        : readParameters(undefined, { ...(given as ConnectionOptions | undefined), ...options });
   }
 
   get hostname(): string {
@@ -177,7 +178,9 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   /** Closes the connection and all its channels; after `timeout` ms without an answer the socket is cut. Never rejects. */
   async close({ timeout = 5000 }: { readonly timeout?: number } = {}): Promise<void> {
     this.#closed = true;
-    this.#attempt?.abort.abort(new ClosedError('the connection was closed while it was being opened'));
+    const attempt = this.#attempt;
+    this.#attempt = undefined;
+    attempt?.abort.abort(new ClosedError('the connection was closed while it was being opened'));
     await this.#live?.close(timeout);
   }
 
@@ -237,7 +240,9 @@ export class Connection extends EventEmitter<ConnectionEvents> {
 
   async #openDefault(): Promise<Channel> {
     this.#mustNotBeClosed();
-    const live = await this.#ensure({ timeout: this.connectTimeout });
+    // Each host has so long.
+    const timeout = Math.min(this.connectTimeout * Math.max(1, this.alternates.length), 0x7fffffff);
+    const live = await this.#ensure({ timeout });
     this.#default = await Channel.open(live, this.#declared);
     return this.#default;
   }
@@ -302,10 +307,11 @@ export class Connection extends EventEmitter<ConnectionEvents> {
         this.#adopt(live);
         return live;
       } finally {
-        this.#attempt = undefined;
+        if (this.#attempt === attempt) this.#attempt = undefined;
       }
     };
-    return { result: open(), abort, waiting: 0 };
+    const attempt: Attempt = { result: Promise.resolve().then(open), abort, waiting: 0 };
+    return attempt;
   }
 
   #adopt(live: BrokerConnection): void {

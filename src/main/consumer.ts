@@ -223,10 +223,14 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
         }
       }
     } finally {
-      await this.cancel();
-      this.#iterating = false;
-      for (const { message, noAck } of this.#inbox) if (!noAck) message.requeue();
-      this.#inbox = this.#inbox.filter(({ noAck }) => noAck);
+      try {
+        await this.cancel();
+      } finally {
+        this.#iterating = false;
+        const left = this.#inbox;
+        this.#inbox = left.filter(({ noAck }) => noAck);
+        for (const { message, noAck } of left) if (!noAck) message.requeue();
+      }
     }
   }
 
@@ -238,10 +242,19 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
       if (prefetch !== undefined) await channel.call('setting the prefetch', (raw) => raw.prefetch(prefetch), options);
       for (const queue of this.queues) await this.#consumeFrom(channel, queue, options);
     } catch (error) {
+      // What was started is stopped: with the channel, if that is ours to close.
+      if (this.#target instanceof Channel) await this.#stopStarted(channel);
+      else await channel.close();
       this.#tags.clear();
-      // What was started is stopped with the channel, if that is ours to close.
-      if (!(this.#target instanceof Channel)) await channel.close();
       throw error;
+    }
+  }
+
+  async #stopStarted(channel: Channel): Promise<void> {
+    for (const tag of this.#tags.keys()) {
+      if (channel.closed) return;
+      // What cannot be cancelled was not consumed, or its channel is gone.
+      await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag)).catch(() => undefined);
     }
   }
 

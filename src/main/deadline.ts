@@ -22,7 +22,9 @@ export function withDeadline<T>(
     };
     const timer = setTimeout(() => {
       end();
-      reject(new TimeoutError(`${doing}: no answer within ${milliseconds} ms`, { details: { milliseconds } }));
+      reject(
+        new TimeoutError(`${doing}: no answer within ${Math.round(milliseconds)} ms`, { details: { milliseconds } }),
+      );
     }, milliseconds);
     work.then(
       (value) => {

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type * as amqplib from 'amqplib';
 import { compress } from '../codec/compression.js';
 import { dumps } from '../codec/serialization.js';
-import { ClosedError, EncodeError, MessageNacked, MessageReturned, OptionError } from '../errors.js';
+import { ClosedError, EncodeError, MessageNacked, MessageReturned, NotFound, OptionError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
 import { withDeadline } from './deadline.js';
 import { Channel } from './entities/channel.js';
@@ -174,6 +174,12 @@ interface Prepared {
   abandoned: boolean;
 }
 
+/** A publish that cannot be written at once. */
+interface Waiting {
+  readonly resolve: (confirmed: Promise<void>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 /** `new Producer(connection or channel, options)`, or `connection.Producer(options)`. */
 export class Producer {
   readonly exchange: Exchange;
@@ -184,9 +190,9 @@ export class Producer {
   readonly #target: Target;
   readonly #onReturn: OnReturn | undefined;
   #channel: Channel | undefined;
-  /** Publishes that cannot be written at once wait here, one behind the other. */
-  #turn: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  /** Publishes that cannot be written at once, in their order; one that nobody waits for any more leaves. */
+  readonly #queue = new Map<Prepared, Waiting>();
+  #pumping = false;
   readonly #underWay = new Set<Promise<void>>();
   #closed = false;
 
@@ -230,6 +236,7 @@ export class Producer {
       throw error;
     } finally {
       prepared.abandoned = true;
+      this.#queue.delete(prepared);
       this.#underWay.delete(outcome);
     }
   }
@@ -312,26 +319,32 @@ export class Producer {
   #send(prepared: Prepared): Promise<void> {
     const channel = this.#usable();
     const { declare } = prepared;
-    if (this.#waiting === 0 && channel?.full === false && declare.every((entity) => isDeclared(channel, entity))) {
+    if (this.#queue.size === 0 && channel?.full === false && declare.every((entity) => isDeclared(channel, entity))) {
       return this.#write(channel, prepared);
     }
     return this.#inTurn(prepared);
   }
 
   /** Waits for those before it, for the channel, for the declarations and for room; the next may go once it is written. */
-  async #inTurn(prepared: Prepared): Promise<void> {
-    this.#waiting++;
-    const written = this.#turn.then(async () => {
+  #inTurn(prepared: Prepared): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.set(prepared, { resolve, reject });
+      if (!this.#pumping) void this.#pump();
+    });
+  }
+
+  async #pump(): Promise<void> {
+    this.#pumping = true;
+    for (const [prepared, { resolve, reject }] of this.#queue) {
       try {
         const channel = await this.#ready(prepared);
-        // In an object, or the turn would last until the broker confirms.
-        return { confirmed: prepared.abandoned ? Promise.resolve() : this.#write(channel, prepared) };
-      } finally {
-        this.#waiting--;
+        if (this.#queue.delete(prepared)) resolve(this.#write(channel, prepared));
+      } catch (error) {
+        this.#queue.delete(prepared);
+        reject(error);
       }
-    });
-    this.#turn = written.catch(() => undefined);
-    await (await written).confirmed;
+    }
+    this.#pumping = false;
   }
 
   async #ready(prepared: Prepared): Promise<Channel> {
@@ -370,7 +383,10 @@ export class Producer {
       try {
         return await this.#send(prepared);
       } catch (error) {
-        const retried = isRecoverable(error) || error instanceof MessageNacked || error instanceof ClosedError;
+        // Another message's exchange was not found, which closed the channel for all.
+        const anothers = error instanceof NotFound && !error.message.includes(`'${prepared.exchange}'`);
+        const lost = error instanceof MessageNacked || error instanceof ClosedError;
+        const retried = isRecoverable(error) || lost || anothers;
         if (!retried || prepared.abandoned || attempt >= (policy.maxRetries ?? Number.POSITIVE_INFINITY)) throw error;
         await sleep(reconnectDelay(attempt, { initial: policy.intervalStart!, max: policy.intervalMax! }));
         // The connection was closed on purpose, or the channel is not ours to replace.

@@ -348,7 +348,9 @@ export function readParameters(
   const userid = parsed.userid ?? given.userid ?? defaults.userid;
   const password = parsed.password ?? given.password ?? defaults.password;
   const port = parsed.port ?? given.port ?? defaults.port;
-  const ssl = parsed.ssl ?? given.ssl ?? defaults.tls ?? false;
+  const wanted = parsed.ssl ?? given.ssl ?? defaults.tls ?? false;
+  // A scheme that promises TLS keeps its promise.
+  const ssl = wanted === false && defaults.tls === true ? true : wanted;
   const heartbeat = parsed.heartbeat ?? given.heartbeat;
   return Object.freeze({
     transport: defaults.shown,

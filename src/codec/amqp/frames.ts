@@ -22,6 +22,7 @@ export const FRAME_OVERHEAD = 8;
 
 /** Class and method in one 32-bit word, as they stand in a method frame. */
 export const CONNECTION_CLOSE = (10 << 16) | 50;
+export const CONNECTION_OPEN_OK = (10 << 16) | 41;
 export const CHANNEL_OPEN_OK = (20 << 16) | 11;
 export const CHANNEL_CLOSE = (20 << 16) | 40;
 export const CHANNEL_CLOSE_OK = (20 << 16) | 41;

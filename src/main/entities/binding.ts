@@ -27,7 +27,9 @@ export class Binding {
     if (!(exchange instanceof Exchange) && !kinds.name.test(exchange)) {
       throw new OptionError('binding: the exchange must be an Exchange or a name');
     }
-    if (!kinds.string.test(routingKey)) throw new OptionError('binding: the routing key must be a string');
+    if (!kinds.shortString.test(routingKey)) {
+      throw new OptionError(`binding: the routing key must be ${kinds.shortString.words}`);
+    }
     this.exchange = exchange instanceof Exchange ? exchange : new Exchange(exchange);
     this.routingKey = routingKey;
     this.arguments = frozenTable(given.arguments);

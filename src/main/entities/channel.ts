@@ -106,12 +106,13 @@ export class Channel {
 
   /**
    * Asks the broker: runs `method` on amqplib's channel. Throws our error classes, `TimeoutError`, or `ClosedError` (with the
-   * reason as `cause`) if the channel was closed before.
+   * reason as `cause`) if the channel was closed before. `late` gets an answer that came when nobody waited any more.
    */
   async call<T>(
     doing: string,
     method: (raw: amqplib.ConfirmChannel) => Promise<T>,
     { timeout = CALL_TIMEOUT, signal }: CallOptions = {},
+    late: (answer: T) => void = () => undefined,
   ): Promise<T> {
     this.#mustBeOpen(doing);
     signal?.throwIfAborted();
@@ -124,6 +125,9 @@ export class Channel {
     try {
       return await withDeadline(answer, doing, timeout, signal);
     } catch (error) {
+      answer.then(late, () => undefined);
+      // An argument that amqplib could not encode: it waits for the answer to what it has not sent, for ever.
+      if (error instanceof TypeError || error instanceof RangeError) void this.close();
       if (signal?.aborted) throw error;
       throw this.#explain(error, doing);
     } finally {

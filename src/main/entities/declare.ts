@@ -1,6 +1,6 @@
 /** Declaring a queue on a channel of amqplib, and remembering what was declared. */
 import type * as amqplib from 'amqplib';
-import { errorFromAmqp } from '../transports/amqp/errors.js';
+import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import type { Channel } from './channel.js';
 import { declareExchange, Exchange } from './exchange.js';
 import type { Queue } from './queue.js';
@@ -47,7 +47,8 @@ export async function declareQueue(channel: amqplib.Channel, queue: Queue): Prom
     }
     return name;
   } catch (error) {
-    throw errorFromAmqp(error, `declaring ${queue}`);
+    // Whoever owns the channel knows what it was closed with.
+    throw saysOnlyClosed(error) ? error : errorFromAmqp(error, `declaring ${queue}`);
   }
 }
 

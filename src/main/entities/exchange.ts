@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type * as amqplib from 'amqplib';
 import { OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
-import { errorFromAmqp } from '../transports/amqp/errors.js';
+import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import { toTable } from './table.js';
 import { channelOf, frozenTable, type Target, targetFirst, targetKind } from './target.js';
 
@@ -45,7 +45,7 @@ export interface BindOptions {
 }
 
 export const BIND_OPTIONS: OptionTable<BindOptions> = {
-  routingKey: { kind: kinds.string, default: '', doc: 'The key or pattern.' },
+  routingKey: { kind: kinds.shortString, default: '', doc: 'The key or pattern.' },
   arguments: { kind: kinds.object, doc: 'Of the binding; what a headers exchange matches.' },
 };
 
@@ -66,7 +66,7 @@ export class Exchange {
 
   /** Throws `OptionError`. */
   constructor(name = '', options: ExchangeOptions = {}) {
-    if (!kinds.string.test(name)) throw new OptionError('Exchange: the name must be a string');
+    if (!kinds.shortString.test(name)) throw new OptionError(`Exchange: the name must be ${kinds.shortString.words}`);
     const given = readOptions('Exchange', EXCHANGE_OPTIONS, options);
     this.name = name;
     this.type = given.type!;
@@ -156,7 +156,7 @@ export function bindingArguments(
 ): { from: string; key: string; args: Record<string, unknown> } {
   const { routingKey, arguments: args } = readOptions(owner, BIND_OPTIONS, options);
   const from = source instanceof Exchange ? source.name : source;
-  if (typeof from !== 'string') throw new OptionError(`${owner}: the source must be an Exchange or a name`);
+  if (!kinds.shortString.test(from)) throw new OptionError(`${owner}: the source must be an Exchange or a name`);
   return { from, key: routingKey!, args: toTable(args ?? {}, 'arguments') };
 }
 
@@ -171,6 +171,7 @@ export async function declareExchange(channel: amqplib.Channel, exchange: Exchan
       await channel.assertExchange(name, type, { durable, autoDelete, arguments: args });
     }
   } catch (error) {
-    throw errorFromAmqp(error, `declaring ${exchange}`);
+    // Whoever owns the channel knows what it was closed with.
+    throw saysOnlyClosed(error) ? error : errorFromAmqp(error, `declaring ${exchange}`);
   }
 }

@@ -38,7 +38,7 @@ const BINDINGS = kinds.custom<readonly Binding[]>(
 const COUNT = kinds.integer(0, Number.MAX_SAFE_INTEGER);
 
 export const QUEUE_OPTIONS: OptionTable<QueueOptions> = {
-  routingKey: { kind: kinds.string, default: '', doc: 'Binds the queue to its exchange.' },
+  routingKey: { kind: kinds.shortString, default: '', doc: 'Binds the queue to its exchange.' },
   channel: { kind: targetKind, doc: 'Binds the entity to a connection or channel.' },
   bindings: { kind: BINDINGS, default: [], doc: 'Bindings to several exchanges; then `exchange` is not used.' },
   durable: { kind: kinds.boolean, default: true, doc: "Outlives the broker's restart." },
@@ -119,7 +119,7 @@ export class Queue {
     second?: Exchange | string | readonly Binding[] | QueueOptions,
     third: QueueOptions | undefined = undefined,
   ) {
-    if (!kinds.string.test(name)) throw new OptionError('Queue: the name must be a string');
+    if (!kinds.shortString.test(name)) throw new OptionError(`Queue: the name must be ${kinds.shortString.words}`);
     const optionsSecond = kinds.object.test(second) && !(second instanceof Exchange) && third === undefined;
     const exchange = optionsSecond ? undefined : (second as Exchange | string | readonly Binding[] | undefined);
     const options = optionsSecond ? (second as QueueOptions) : (third ?? {});
@@ -218,7 +218,14 @@ export class Queue {
     const noAck = given.noAck ?? this.noAck;
     const accept = acceptSet(given.accept!);
     const channel = await channelOf(target, this.channel, String(this));
-    const found = await channel.call(`getting from ${this}`, (raw) => raw.get(this.name, { noAck }));
+    const found = await channel.call(
+      `getting from ${this}`,
+      (raw) => raw.get(this.name, { noAck }),
+      {},
+      (late) => {
+        if (late !== false && !noAck && !channel.closed) channel.raw.nack(late);
+      },
+    );
     return found === false ? null : messageFrom(found, this.name, { accept }, settleOn(channel, found, noAck));
   }
 

@@ -12,7 +12,7 @@ import { Delivery, NO_DECODING } from '../../pool/delivery.js';
 import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import { withDeadline } from '../deadline.js';
-import { toTable } from '../entities/table.js';
+import { tableBytes, toTable } from '../entities/table.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import { reconnectDelay } from '../transports/reconnect.js';
 import { openConnection } from '../transports/registry.js';
@@ -212,7 +212,7 @@ export class DeadLetters {
         {
           ...kept,
           headers: {
-            ...readOr({}, () => toTable(headers, 'headers')),
+            ...sendable(headers),
             'x-mozuku-reason': note.reason,
             'x-mozuku-error': note.error,
             'x-mozuku-queue': info.queue,
@@ -280,6 +280,28 @@ export class DeadLetters {
     const reason = text.slice(0, line) === 'decode' ? 'decode' : 'failed';
     return { reason, error: text.slice(line + 1) };
   }
+}
+
+/** Room for the message's own headers beside ours: what the client sends at once has an end. */
+const MAX_HEADER_BYTES = 48 * 1024;
+
+/** The headers that can be sent on; the names of those that cannot, in one of their own. */
+function sendable(headers: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const table: Record<string, unknown> = Object.create(null);
+  const dropped: string[] = [];
+  let room = MAX_HEADER_BYTES;
+  for (const [key, value] of Object.entries(headers)) {
+    const field = readOr(undefined, () => toTable({ [key]: value }, 'headers'));
+    const size = field === undefined ? Number.POSITIVE_INFINITY : tableBytes(field);
+    if (field === undefined || size > room) {
+      dropped.push(key.slice(0, 100));
+      continue;
+    }
+    room -= size;
+    Object.assign(table, field);
+  }
+  if (dropped.length > 0) table['x-mozuku-dropped-headers'] = dropped.join(', ').slice(0, 1024);
+  return table;
 }
 
 /** What cannot be read of a broken header is left out of its dead letter, whose body says the rest. */

@@ -7,6 +7,27 @@ export function reconnectDelay(attempt: number, { initial = 100, max = 2000, ran
   return Math.min(max, base * (0.8 + 0.4 * random));
 }
 
+/** Waits and calls `attempt` (1, 2, …) until it says true or the signal aborts. What it throws is the caller's. */
+export async function retrying(signal: AbortSignal, attempt: (count: number) => Promise<boolean>): Promise<void> {
+  for (let count = 1; !signal.aborted; count++) {
+    await pause(reconnectDelay(count - 1), signal);
+    if (signal.aborted || (await attempt(count))) return;
+  }
+}
+
+/** Resolves after so many milliseconds, or when the signal aborts. */
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal.addEventListener('abort', done);
+  });
+}
+
 /** True for failures that another attempt may mend; a refused login or an impossible option will stay as it is. */
 export function isRecoverable(error: unknown): boolean {
   return (error instanceof ConnectionError && !(error instanceof AccessRefused)) || error instanceof TimeoutError;

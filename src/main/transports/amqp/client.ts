@@ -12,6 +12,7 @@ import { openFirst } from '../failover.js';
 import type { BrokerConnection, OpenOptions } from '../transport.js';
 import { errorFromAmqp, replyCodeOf } from './errors.js';
 import { LongIntegers } from './long-integers.js';
+import { OpenGate, type PassOn } from './open-gate.js';
 
 /** Milliseconds that a socket whose connection has ended may take to close by itself. */
 const LINGER = 2000;
@@ -21,11 +22,11 @@ const CLOSE_TIMEOUT = 5000;
 
 export interface OpenAmqpOptions extends OpenOptions {
   /**
-   * Passed to `net.connect` or `tls.connect` through amqplib, unchanged but for `noDelay`, `keepAlive` and `signal`; an `onread`
-   * takes the place of ours, and then what it passes on must not have table fields of the type 'L' (see LongIntegers). A function
-   * is asked anew for each attempt: state such as that of an `onread` callback belongs to one socket.
+   * Passed to `net.connect` or `tls.connect` through amqplib, unchanged but for `noDelay`, `keepAlive` and `signal`. An `onread`
+   * takes the place of ours: it hands what amqplib is to read to `pass`, and that must not have table fields of the type 'L'
+   * (see LongIntegers). Asked anew for each attempt: state such as that of an `onread` callback belongs to one socket.
    */
-  readonly socketOptions?: Record<string, unknown> | (() => Record<string, unknown>);
+  readonly socketOptions?: (pass: PassOn) => Record<string, unknown>;
 }
 
 /** user@host:port/virtual-host, for messages. */
@@ -48,6 +49,8 @@ export class AmqpConnection implements BrokerConnection {
   #open = true;
   #closing = false;
   #reason: KombuError | undefined;
+  /** Settles `ended`. */
+  #over: () => void = () => undefined;
 
   constructor(model: amqplib.ChannelModel, parameters: ConnectionParameters, asked: Tuning, cut: AbortController) {
     this.model = model;
@@ -63,13 +66,16 @@ export class AmqpConnection implements BrokerConnection {
     };
     model.on('error', lost);
     this.ended = new Promise((resolve) => {
-      model.once('close', (error?: Error) => {
+      this.#over = () => {
         this.#open = false;
+        resolve(this.#reason);
+      };
+      model.once('close', (error?: Error) => {
         if (error !== undefined) lost(error);
         // amqplib only ends its side, for the last frames to get through. A peer that never ends its own would keep the
         // socket for good.
         setTimeout(() => this.destroy(), LINGER).unref();
-        resolve(this.#reason);
+        this.#over();
       });
     });
   }
@@ -93,6 +99,7 @@ export class AmqpConnection implements BrokerConnection {
       // Too late, or gone already: either way the socket goes now, which is all that was asked for.
     }
     this.destroy();
+    this.#over();
     await this.ended;
   }
 
@@ -103,14 +110,19 @@ export class AmqpConnection implements BrokerConnection {
 }
 
 /** An `onread` that lets amqplib read on as if there were none, but for `LongIntegers`. */
-function readThroughLongIntegers(): Record<string, unknown> {
+function readThroughLongIntegers(pass: PassOn): Record<string, unknown> {
   const integers = new LongIntegers();
   return {
     buffer: Buffer.allocUnsafeSlow(65536),
     callback(this: Socket, count: number, buffer: Uint8Array): boolean {
-      // A copy: Node fills the buffer again.
-      const bytes = integers.pass(Buffer.from(buffer.subarray(0, count)));
-      if (bytes.length > 0) this.push(bytes);
+      try {
+        // A copy: Node fills the buffer again.
+        const bytes = integers.pass(Buffer.from(buffer.subarray(0, count)));
+        if (bytes.length > 0) pass(this, bytes);
+      } catch (error) {
+        // Thrown here it would end the process; the connection is all that it concerns.
+        this.destroy(error as Error);
+      }
       return true;
     },
   };
@@ -167,12 +179,11 @@ export async function openHost(
   // Asking for 60 gives the lower of 60 and the broker's value, or 60 if the broker has none. amqplib reads whole seconds.
   const heartbeat = Math.ceil(parameters.heartbeat ?? 60);
   const cut = new AbortController();
-  const { socketOptions } = options;
+  const gate = new OpenGate();
   const socket = {
     ...(await tlsOptions(ssl)),
     keepAliveDelay: 60_000,
-    onread: readThroughLongIntegers(),
-    ...(typeof socketOptions === 'function' ? socketOptions() : socketOptions),
+    ...(options.socketOptions?.(gate.pass) ?? { onread: readThroughLongIntegers(gate.pass) }),
     noDelay: true,
     keepAlive: true,
     signal: cut.signal,
@@ -193,9 +204,11 @@ export async function openHost(
     channelMax,
     ...(port !== undefined && { port }),
   };
-  const opening = amqplib
-    .connect(url, socket)
-    .then((model) => new AmqpConnection(model, parameters, { heartbeat, frameMax }, cut));
+  const opening = amqplib.connect(url, socket).then((model) => {
+    const connection = new AmqpConnection(model, parameters, { heartbeat, frameMax }, cut);
+    gate.open();
+    return connection;
+  });
   try {
     return await withDeadline(opening, `connecting to ${locationOf(parameters)}`, connectTimeout, options.signal);
   } catch (error) {

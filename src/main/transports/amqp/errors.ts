@@ -8,6 +8,7 @@ import {
   ChannelError,
   ClosedError,
   ConnectionError,
+  EncodeError,
   FrameError,
   KombuError,
   NotFound,
@@ -63,6 +64,8 @@ export function errorFromAmqp(error: unknown, doing: string): KombuError {
   if (error instanceof KombuError) return error;
   if (!(error instanceof Error)) return new ConnectionError(`${doing}: ${String(error)}`, { cause: error });
   const text = `${doing}: ${textOf(error)}`;
+  // What amqplib cannot encode, another attempt will not mend.
+  if (error instanceof TypeError || error instanceof RangeError) return new EncodeError(text, { cause: error });
   const replyCode = replyCodeOf(error);
   if (replyCode !== undefined) {
     const Class = CHANNEL_REPLIES[replyCode] ?? ConnectionError;

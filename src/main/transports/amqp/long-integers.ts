@@ -3,6 +3,8 @@
  * at every delivery. Its own 'l' is the same eight bytes, so the type is changed before amqplib reads it. Takes the bytes as
  * they arrive; only content headers are looked at, and held back until they are whole.
  */
+import { FrameError } from '../../../errors.js';
+
 /** The bytes that follow each type of a field table, where their number is fixed. */
 const FIELD_SIZES: Readonly<Record<string, number>> = {
   t: 1,
@@ -20,6 +22,10 @@ const FIELD_SIZES: Readonly<Record<string, number>> = {
   V: 0,
 };
 const LONG = 0x4c;
+/** amqplib's own reader is recursive and has no limit: deeper tables would end the process. */
+const MAX_DEPTH = 64;
+/** A table of so many bytes cannot be nested deep enough to matter. */
+const SHALLOW_BYTES = 4096;
 const CONTENT_HEADER = 2;
 /** A larger content header is left to amqplib to refuse. */
 const MAX_HEADER_BYTES = 16 * 1024 * 1024;
@@ -65,11 +71,17 @@ function rewriteHeader(data: Buffer, start: number, end: number): void {
   if (at + 4 > end) return;
   const tableEnd = at + 4 + data.readUInt32BE(at);
   const found = data.indexOf(LONG, at + 4);
-  if (tableEnd <= end && found >= 0 && found < tableEnd) rewriteFields(data, at + 4, tableEnd, true);
+  const hasLong = found >= 0 && found < tableEnd;
+  if (tableEnd <= end && (hasLong || tableEnd - at > SHALLOW_BYTES)) rewriteFields(data, at + 4, tableEnd, true, 0);
 }
 
 /** Walks a table (with keys) or an array. Stops at what it does not understand; amqplib will say what is wrong. */
-function rewriteFields(data: Buffer, from: number, end: number, keys: boolean): void {
+function rewriteFields(data: Buffer, from: number, end: number, keys: boolean, depth: number): void {
+  if (depth > MAX_DEPTH) {
+    throw new FrameError(`a message came whose header tables are nested deeper than ${MAX_DEPTH}`, {
+      details: { limit: MAX_DEPTH },
+    });
+  }
   let at = from;
   while (at < end) {
     if (keys) at += 1 + data[at]!;
@@ -83,7 +95,7 @@ function rewriteFields(data: Buffer, from: number, end: number, keys: boolean): 
     else if ('SxAF'.includes(name) && at + 4 <= end) {
       const inside = at + 4;
       at = inside + data.readUInt32BE(at);
-      if (name === 'A' || name === 'F') rewriteFields(data, inside, Math.min(at, end), name === 'F');
+      if (name === 'A' || name === 'F') rewriteFields(data, inside, Math.min(at, end), name === 'F', depth + 1);
     } else return;
   }
 }

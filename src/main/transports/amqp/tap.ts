@@ -12,6 +12,7 @@ import { SEGMENT_BYTES, verdict } from '../../../pool/layout.js';
 import type { DeliverySink } from '../transport.js';
 import { Intake, type IntakeSink } from './intake.js';
 import { Ledger, type LedgerVerdict } from './ledger.js';
+import type { PassOn } from './open-gate.js';
 
 export interface TapOptions extends DeliverySink {
   /** Unsettled deliveries the broker may have with us, over all queues. */
@@ -57,6 +58,8 @@ export class Tap {
   #shedTimer: NodeJS.Timeout | undefined;
   #heartbeat = 0;
   #lastPush = 0;
+  #pass: PassOn = (socket, bytes) => socket.push(bytes);
+  #closed = false;
 
   constructor(options: TapOptions) {
     this.#options = options;
@@ -65,9 +68,10 @@ export class Tap {
     this.#intake = new Intake(options.memory.arena, options.arena, this.#sink, options.frameMax);
   }
 
-  /** For `net.connect` and `tls.connect`. One tap serves one socket. */
-  socketOptions(): Record<string, unknown> {
+  /** For `net.connect` and `tls.connect`. One tap serves one socket. `pass` hands frames on to amqplib. */
+  socketOptions(pass: PassOn): Record<string, unknown> {
     const tap = this;
+    this.#pass = pass;
     return {
       onread: {
         buffer: () => tap.#intake.room(),
@@ -116,10 +120,17 @@ export class Tap {
     this.#options.dispatcher.end();
   }
 
-  /** The socket is gone, or about to be: gives the reader's memory back. */
+  /**
+   * The connection is no more. Its socket may linger and still be read from: what comes is forgotten, and the reader's memory
+   * is given back only when the socket is closed, lest late bytes land in another connection's messages.
+   */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.end(false);
-    this.#intake.leave();
+    const socket = this.#socket;
+    if (socket === undefined || socket.closed) this.#intake.leave();
+    else socket.once('close', () => this.#intake.leave());
   }
 
   /** Deliveries of this generation that the broker still counts as ours. */
@@ -186,6 +197,7 @@ export class Tap {
   }
 
   #received(count: number): void {
+    if (this.#closed) return;
     const { dispatcher } = this.#options;
     const time = now();
     dispatcher.arriving(time);
@@ -207,7 +219,7 @@ export class Tap {
 
   #push(frames: Buffer, time: number): void {
     this.#lastPush = time;
-    this.#socket?.push(frames);
+    if (this.#socket !== undefined) this.#pass(this.#socket, frames);
   }
 
   /**
