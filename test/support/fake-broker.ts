@@ -34,6 +34,16 @@ const replies: Readonly<Record<number, (fields: Fields) => Buffer[]>> = {
   [word(85, 10)]: () => [], // confirm.select
 };
 
+export interface FakeOptions {
+  readonly frameMax?: number;
+  /** Seconds, as the broker proposes. */
+  readonly heartbeat?: number;
+  /** Goes on sending to a client that has ended its half of the connection. */
+  readonly lingers?: boolean;
+  /** Answers a method ('60.20') itself, or says nothing: true if the usual answer is not to be sent. */
+  readonly answer?: (connection: FakeConnection, method: string, channel: number, fields: Fields) => boolean;
+}
+
 export interface FakeConsumer {
   readonly connection: FakeConnection;
   readonly channel: number;
@@ -56,7 +66,7 @@ export class FakeConnection {
 
   constructor(
     readonly socket: Socket,
-    readonly frameMax: number,
+    private readonly options: FakeOptions,
     private readonly onConsumer: (consumer: FakeConsumer) => void,
     private readonly events: EventEmitter,
   ) {
@@ -87,6 +97,7 @@ export class FakeConnection {
     const classId = fields.short();
     const methodId = fields.short();
     this.methods.push(`${classId}.${methodId}`);
+    if (this.options.answer?.(this, `${classId}.${methodId}`, channel, fields) === true) return;
     const reply = replies[word(classId, methodId)];
     if (reply !== undefined) this.send(method(channel, classId, methodId + 1, ...reply(fields)));
     else if (word(classId, methodId) === START_OK) this.send(this.#tune());
@@ -95,7 +106,8 @@ export class FakeConnection {
   }
 
   #tune(): Buffer {
-    return method(0, 10, 30, uint(2047, 2), uint(this.frameMax, 4), uint(60, 2));
+    const { frameMax = 131_072, heartbeat = 60 } = this.options;
+    return method(0, 10, 30, uint(2047, 2), uint(frameMax, 4), uint(heartbeat, 2));
   }
 
   #consume(channel: number, fields: Fields): void {
@@ -121,20 +133,20 @@ export class FakeBroker implements AsyncDisposable {
   readonly #events = new EventEmitter();
   readonly #server: Server;
 
-  static async listen({ frameMax = 131_072 } = {}): Promise<FakeBroker> {
-    const broker = new FakeBroker(frameMax);
+  static async listen(options: FakeOptions = {}): Promise<FakeBroker> {
+    const broker = new FakeBroker(options);
     broker.#server.listen(0, '127.0.0.1');
     await once(broker.#server, 'listening');
     return broker;
   }
 
-  private constructor(frameMax: number) {
-    this.#server = createServer((socket) => {
+  private constructor(options: FakeOptions) {
+    this.#server = createServer({ allowHalfOpen: options.lingers === true }, (socket) => {
       const onConsumer = (consumer: FakeConsumer): void => {
         this.consumers.push(consumer);
         this.#events.emit('consumer');
       };
-      this.connections.push(new FakeConnection(socket, frameMax, onConsumer, this.#events));
+      this.connections.push(new FakeConnection(socket, options, onConsumer, this.#events));
     });
   }
 
