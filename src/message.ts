@@ -149,4 +149,13 @@ export class Message<Payload = unknown> {
     message.#outcome ??= outcome;
     message.#source = undefined;
   }
+
+  /**
+   * The message's bytes are given back though it was not settled, since its delivery is void: a settlement of its user's
+   * changes nothing, and is no mistake.
+   * @internal
+   */
+  static detach(message: Message): void {
+    message.#source = undefined;
+  }
 }

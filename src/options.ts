@@ -51,6 +51,11 @@ export const kinds = {
     'milliseconds: a number from 0 to 2147483647',
     (value) => typeof value === 'number' && value >= 0 && value <= 0x7fffffff,
   ),
+  /** A duration that is not nothing. */
+  duration: kind<number>(
+    'milliseconds: a number from 1 to 2147483647',
+    (value) => typeof value === 'number' && value >= 1 && value <= 0x7fffffff,
+  ),
   integer: (min: number, max: number): Kind<number> =>
     kind(
       `a whole number from ${min} to ${max}`,

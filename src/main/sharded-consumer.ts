@@ -11,7 +11,7 @@ import { now } from '../pool/clock.js';
 import { Delivery, NO_DECODING } from '../pool/delivery.js';
 import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
-import type { FromWorker } from '../pool/worker-protocol.js';
+import type { FromWorker, LogLevel } from '../pool/worker-protocol.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
 import { endRuntime } from './runtime/closing.js';
@@ -30,7 +30,20 @@ type State = ShardedConsumerStats['state'];
 /** Slots for threads that are terminated and do not exit, beyond what is planned for. */
 const SPARE_SLOTS = 64;
 
+/** Settlements are looked for this often, ms, while messages are here, whether or not anybody rings. */
+const LOOK_EVERY = 20;
+
+/** Consumer tags whose queues are remembered: each reconnect brings new ones, and messages of old ones may still run. */
+const MOST_TAGS = 1024;
+
 const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
+
+/** An error of the user's own code, thrown where nothing of ours is in its way. */
+function surface(error: unknown): void {
+  process.nextTick(() => {
+    throw error;
+  });
+}
 
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
@@ -52,6 +65,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #closing: Promise<void> | undefined;
   #settleClosed: (error?: Error) => void = () => undefined;
   #tick: NodeJS.Timeout | undefined;
+  #look: NodeJS.Timeout | undefined;
   #shedSeen = 0;
   /** Figures of lives that are over. */
   readonly #past = { failed: 0, histogram: new Float64Array(HISTOGRAM_BUCKETS) };
@@ -116,7 +130,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       },
       {
         queues: (names) => {
-          for (const [tag, name] of Object.entries(names)) this.#queueOf.set(tag, name);
+          this.#nameQueues(names);
           this.#supervisor.setQueues(names);
         },
         generationEnded: () => this.#supervisor.generationEnded(this.#dispatcher.generation),
@@ -161,10 +175,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         },
         culprit: (worker, index, error, dead) => this.#culprit(worker, index, error, dead),
         stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
-        fatal: (error) => {
-          this.#error(error);
-          void this.#shutDown(error);
-        },
+        fatal: (error) => this.#fatal(error),
       },
     );
     const target = read.deadLetter;
@@ -236,7 +247,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#state = 'starting';
     try {
       await this.#supervisor.start();
-      void this.#listen();
+      this.#listen().catch((error: unknown) => this.#fatal(error as Error));
       await this.#source.start();
     } catch (error) {
       await this.#shutDown(error as Error);
@@ -262,7 +273,14 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #pump(): void {
     this.#dispatcher.drain();
     this.#source.flush();
+    // A worker that goes from a short message straight to a long one does not ring in between.
+    if (this.#dispatcher.used > 0) this.#look ??= setTimeout(this.#onLook, LOOK_EVERY);
   }
+
+  readonly #onLook = (): void => {
+    this.#look = undefined;
+    this.#pump();
+  };
 
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
@@ -364,19 +382,54 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         });
       }
     } else if (message.type === 'log') {
-      this.#options.logger?.[message.level]({ worker, ...message.fields }, message.text);
+      this.#log(message.level, { worker, ...message.fields }, message.text);
+    }
+  }
+
+  /** What a listener throws must not reach the runtime: it surfaces as an uncaught error, as from any event. */
+  override emit<K>(event: keyof ShardedConsumerEvents | K, ...args: unknown[]): boolean {
+    try {
+      return super.emit(event as never, ...(args as never));
+    } catch (error) {
+      surface(error);
+      return true;
     }
   }
 
   #error(error: Error): void {
-    this.#options.logger?.error({ err: error }, error.message);
+    this.#log('error', { err: error }, error.message);
     if (this.listenerCount('error') > 0) this.emit('error', error);
+  }
+
+  #log(level: LogLevel, fields: object, text: string): void {
+    try {
+      this.#options.logger?.[level](fields, text);
+    } catch (error) {
+      surface(error);
+    }
+  }
+
+  #fatal(error: Error): void {
+    this.#error(error);
+    void this.#shutDown(error);
+  }
+
+  #nameQueues(names: Readonly<Record<string, string>>): void {
+    for (const [tag, name] of Object.entries(names)) this.#queueOf.set(tag, name);
+    for (const tag of this.#queueOf.keys()) {
+      if (this.#queueOf.size <= MOST_TAGS) break;
+      this.#queueOf.delete(tag);
+    }
   }
 
   #closeOn(signal: AbortSignal): void {
     if (signal.aborted) void this.close();
-    else signal.addEventListener('abort', () => void this.close(), { once: true });
+    else signal.addEventListener('abort', this.#onAbort, { once: true });
   }
+
+  readonly #onAbort = (): void => {
+    void this.close();
+  };
 
   #shutDown(error: Error | undefined): Promise<void> {
     this.#closing ??= this.#stop().then(() => {
@@ -390,6 +443,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     const started = this.#state !== 'idle';
     this.#state = 'closing';
     clearInterval(this.#tick);
+    this.#options.signal?.removeEventListener('abort', this.#onAbort);
     if (started) {
       await endRuntime({
         source: this.#source,
@@ -402,8 +456,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         onError: (error) => this.#error(error),
       });
     }
-    await this.#supervisor.destroy();
+    this.#supervisor.destroy();
     this.#state = 'closed';
+    clearTimeout(this.#look);
     // Ends the loop that listens for workers.
     ringAlways(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
   }

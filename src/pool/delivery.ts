@@ -9,6 +9,11 @@ import { findString, isEmptyTable, readTable } from '../codec/amqp/table.js';
 import { type DecodeLimits, decodePayload } from '../codec/decode.js';
 import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
 
+/** Names of queues by consumer tag. */
+export interface QueueLookup {
+  get(consumerTag: string): string | undefined;
+}
+
 /** For readers that want the frames' fields and never the payload. */
 export const NO_DECODING: DecodeLimits = { accept: new Set(), maxDecodedBytes: 0 };
 
@@ -43,10 +48,10 @@ export class Delivery implements MessageSource {
   #header: number;
   #headerEnd: number;
   readonly #length: number;
-  readonly #queues: ReadonlyMap<string, string>;
+  readonly #queues: QueueLookup;
   readonly #limits: DecodeLimits;
 
-  constructor(bytes: Buffer, start: number, length: number, queues: ReadonlyMap<string, string>, limits: DecodeLimits) {
+  constructor(bytes: Buffer, start: number, length: number, queues: QueueLookup, limits: DecodeLimits) {
     this.#bytes = bytes;
     this.#start = start;
     this.#length = length;

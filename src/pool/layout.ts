@@ -7,19 +7,18 @@
  * ┌──────────────────────────┐    ┌────────────────────────────┐    ┌──────────────┐
  * │ 0  LANE_HEAD   (workers) │    │ 0 STATE  gen│owner│state   │    │ slot, gen    │ ◀ head: next to claim
  * │16  LANE_TAIL   (main)    │    │ 1 OFFSET   2 LENGTH        │    │ slot, gen    │
- * │32  MAIN_BELL   (workers) │    │ 3 FLAGS    4 CONSUMER      │    │ …            │
+ * │32  MAIN_BELL   (workers) │    │ 3 FLAGS                    │    │ …            │
  * │48  MAIN_SLEEPING (both)  │    │ 5 CHANNEL_GENERATION       │    │              │ ◀ tail: next to publish
- * │64  GENERATION  (main)    │    │ 6 TAG_HI   7 TAG_LO        │    └──────────────┘
- * └──────────────────────────┘    │ 8 ATTEMPTS 9 DEATHS        │
+ * └──────────────────────────┘    │ 6 TAG_HI   7 TAG_LO        │    └──────────────┘
+ *                                 │ 8 ATTEMPTS 9 DEATHS        │
  *                                 │10 ARRIVAL_HI 11 ARRIVAL_LO │    STATE = generation (20 bits) << 12
- *                                 │12 NEXT                     │          | owner incarnation (8) << 4
- *                                 │13 STARTED  (worker)        │          | state (4)
- *                                 │14 VERDICT  (worker)        │
+ *                                 │13 STARTED  (worker)        │          | owner incarnation (8) << 4
+ *                                 │14 VERDICT  (worker)        │          | state (4)
  *                                 └────────────────────────────┘
  * block (one per incarnation of a worker)
  * ┌───────────────────────────────────────────────────────────────────────────┐
  * │  0 BELL (main)  16 SLEEPING (both)  32 STOP (main)  48 RING_TAIL (worker) │
- * │ 64 counters (worker): TURNS PROCESSED FAILED BUSY_HI BUSY_LO RUNNING …    │
+ * │ 64 counters (worker): BEATS PROCESSED FAILED BUSY_HI BUSY_LO RUNNING …    │
  * │ 96 latency histogram (worker), HISTOGRAM_BUCKETS words                    │
  * │ .. running table (worker), 4 words a callback: slot + 1, since hi, lo, -  │
  * │ .. settlement ring (worker), one word a slot                              │
@@ -36,9 +35,7 @@ export const board = {
   LANE_TAIL: 16,
   MAIN_BELL: 32,
   MAIN_SLEEPING: 48,
-  /** The channel generation now alive: a callback of an older one cannot reach the broker any more. */
-  GENERATION: 64,
-  WORDS: 80,
+  WORDS: 64,
 } as const;
 
 export const slot = {
@@ -46,7 +43,6 @@ export const slot = {
   OFFSET: 1,
   LENGTH: 2,
   FLAGS: 3,
-  CONSUMER: 4,
   CHANNEL_GENERATION: 5,
   TAG_HI: 6,
   TAG_LO: 7,
@@ -57,7 +53,6 @@ export const slot = {
   /** Microseconds of the shared clock, two words. */
   ARRIVAL_HI: 10,
   ARRIVAL_LO: 11,
-  NEXT: 12,
   /** Set by the worker just before the callback runs: tells suspects from the merely claimed. */
   STARTED: 13,
   VERDICT: 14,
@@ -113,15 +108,15 @@ export const block = {
   SLEEPING: 16,
   STOP: 32,
   RING_TAIL: 48,
-  TURNS: COUNTERS,
+  /** Raised by an interval: shows that the worker's event loop turns. */
+  BEATS: COUNTERS,
   PROCESSED: COUNTERS + 1,
   FAILED: COUNTERS + 2,
   /** Microseconds spent in callbacks, two words. */
   BUSY_HI: COUNTERS + 3,
   BUSY_LO: COUNTERS + 4,
+  /** Callbacks that have not returned, those that were given up included. */
   RUNNING: COUNTERS + 5,
-  /** Heap in use, KiB. */
-  HEAP: COUNTERS + 6,
   HISTOGRAM,
   /** First word of the running table. */
   TABLE: HISTOGRAM + HISTOGRAM_BUCKETS,

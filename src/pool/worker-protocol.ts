@@ -42,7 +42,6 @@ export interface PortableError {
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 export type FromWorker =
-  | { readonly type: 'started'; readonly threadId: number }
   /** The handler is loaded and set up. */
   | { readonly type: 'ready' }
   /** Every callback has ended after "stop"; what follows is the module's teardown. */
@@ -86,11 +85,19 @@ function field(value: unknown, key: string): string | undefined {
   }
 }
 
+function textOf(thrown: unknown): string {
+  // Even a function can have a toString that throws.
+  try {
+    return String(thrown);
+  } catch {
+    return 'something without a text';
+  }
+}
+
 /** Whatever was thrown, as plain bounded text. Never throws. */
 export function toPortableError(thrown: unknown, depth = 0): PortableError {
   if (typeof thrown !== 'object' || thrown === null) {
-    const text = typeof thrown === 'symbol' ? thrown.toString() : `${thrown as string}`;
-    return { name: 'Error', message: `${typeof thrown} thrown: ${text.slice(0, MAX_TEXT)}` };
+    return { name: 'Error', message: `${typeof thrown} thrown: ${textOf(thrown).slice(0, MAX_TEXT)}` };
   }
   const stack = field(thrown, 'stack');
   const code = field(thrown, 'code');

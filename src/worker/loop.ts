@@ -9,7 +9,7 @@ import { KombuError, TimeoutError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../pool/bell.js';
 import { fromWords, now } from '../pool/clock.js';
-import { Delivery } from '../pool/delivery.js';
+import { Delivery, type QueueLookup } from '../pool/delivery.js';
 import { claim, laneHasWork, NONE } from '../pool/lane.js';
 import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/layout.js';
 import { type Memory, openMemory } from '../pool/memory.js';
@@ -27,6 +27,9 @@ const TURN_MESSAGES = 256;
 /** Main is rung after this many settlements, or when the first of them is this old (microseconds). */
 const RING_AFTER = 64;
 const RING_AGE = 250;
+
+/** How often main is shown that the loop turns, ms, where no timeout asks for more. */
+const BEAT = 1000;
 
 const DECODE_VERDICT = {
   deadLetter: verdict.DEAD,
@@ -58,7 +61,7 @@ export class ConsumeLoop {
   readonly #statistics: Statistics;
   readonly #reporter: FailureReporter;
   readonly #limits: DecodeLimits;
-  #queues: ReadonlyMap<string, string>;
+  readonly #queues: QueueLookup;
   readonly #runs = new Set<Run>();
   /** Callbacks in flight. In manual mode `#runs` also has those that ended unsettled. */
   #inFlight = 0;
@@ -75,7 +78,13 @@ export class ConsumeLoop {
   #turnEnds = 0;
   #turnMessages = 0;
 
-  constructor(task: WorkerTask, handler: Handler, base: WorkerContext, accept: ReadonlySet<string>) {
+  constructor(
+    task: WorkerTask,
+    handler: Handler,
+    base: WorkerContext,
+    accept: ReadonlySet<string>,
+    queues: QueueLookup,
+  ) {
     this.#task = task;
     this.#handler = handler;
     this.#base = base;
@@ -85,12 +94,12 @@ export class ConsumeLoop {
     this.#statistics = new Statistics(this.#block, task.concurrency);
     this.#reporter = new FailureReporter((message: FromWorker) => task.port.postMessage(message));
     this.#limits = { accept, maxDecodedBytes: task.maxDecodedBytes };
-    this.#queues = new Map(Object.entries(task.queues));
+    this.#queues = queues;
   }
 
   /** Runs until main says stop and everything that was started has ended. */
   async run(): Promise<void> {
-    const timer = this.#task.timeout > 0 ? this.#watchTime() : undefined;
+    const timer = this.#watchTime();
     try {
       this.#newTurn();
       while (!this.#stopping) {
@@ -129,20 +138,29 @@ export class ConsumeLoop {
   /** The generation changed: what an older one delivered cannot be settled any more. */
   endGenerations(current: number): void {
     for (const run of this.#runs) {
-      if (run.generation !== current) {
-        run.context.abort(
-          new KombuError('the channel that delivered this message is gone; the broker gives it out again'),
-        );
-      }
+      // Main may have begun another one since it said so, and messages of that run here already.
+      if (((run.generation - current) | 0) >= 0) continue;
+      this.#handBack(run, 'the channel that delivered this message is gone; the broker gives it out again');
     }
   }
 
   abortAll(reason: string): void {
-    for (const run of this.#runs) run.context.abort(new KombuError(reason));
+    for (const run of this.#runs) this.#handBack(run, reason);
   }
 
-  setQueues(queues: Readonly<Record<string, string>>): void {
-    this.#queues = new Map(Object.entries(queues));
+  #handBack(run: Run, reason: string): void {
+    run.handedBack = true;
+    if (!run.ended) {
+      run.context.abort(new KombuError(reason));
+      return;
+    }
+    // In manual mode its callback has returned and may never settle it: the slot must not be kept for that.
+    run.settled = true;
+    Message.detach(run.message);
+    this.#push(run, verdict.REQUEUE);
+    this.#runs.delete(run);
+    this.#ringMain();
+    this.#wakeUp();
   }
 
   get #stopping(): boolean {
@@ -150,7 +168,6 @@ export class ConsumeLoop {
   }
 
   #newTurn(): void {
-    this.#statistics.turned();
     this.#clock = now();
     this.#turnEnds = this.#clock + TURN_TIME;
     this.#turnMessages = 0;
@@ -221,36 +238,59 @@ export class ConsumeLoop {
       this.#failDecode(run, error);
       return;
     }
-    if (isThenable(result)) {
+    if (isThenable(result)) this.#await(run, result);
+    else this.#succeed(run);
+  }
+
+  #await(run: Run, result: PromiseLike<unknown>): void {
+    // What the callback did before its first await may have taken long.
+    this.#clock = now();
+    try {
       result.then(
         () => this.#succeed(run),
         (error: unknown) => this.#fail(run, error),
       );
-    } else {
-      this.#succeed(run);
+    } catch (error) {
+      this.#fail(run, error);
     }
   }
 
   #succeed(run: Run): void {
+    this.#returned(run);
     if (run.ended) return;
     this.#clock = now();
     if (!run.settled && this.#task.ack === 'auto') this.#settle(run, verdict.ACK, 'ack');
     this.#end(run);
   }
 
+  /** The callback itself is over. One that was given up before counts as running until here: it may yet take the thread down. */
+  #returned(run: Run): void {
+    if (run.returned) return;
+    run.returned = true;
+    this.#statistics.returned();
+  }
+
   #fail(run: Run, error: unknown): void {
-    if (run.ended) return;
+    this.#returned(run);
+    if (!run.ended) this.#failed(run, error);
+  }
+
+  #failed(run: Run, error: unknown): void {
     this.#clock = now();
     this.#statistics.failed();
-    this.#report(run, error, run.settled ? 'none' : 'deadLetter');
-    if (!run.settled) {
+    const outcome = run.settled ? 'none' : run.handedBack ? 'requeue' : 'deadLetter';
+    this.#report(run, error, outcome);
+    if (outcome === 'deadLetter') {
       this.#writeNote(run.index, 'failed', error);
       this.#settle(run, verdict.DEAD, 'reject');
+    } else if (outcome === 'requeue') {
+      this.#settle(run, verdict.REQUEUE, 'requeue');
     }
     this.#end(run);
   }
 
   #failDecode(run: Run, error: unknown): void {
+    this.#returned(run);
     this.#clock = now();
     this.#statistics.failed();
     const action = this.#task.onDecodeError;
@@ -261,9 +301,11 @@ export class ConsumeLoop {
   }
 
   settledByCallback(run: Run, outcome: Outcome): void {
-    run.settled = true;
+    // It was handed back meanwhile: this changes nothing.
+    if (run.settled) return;
     // Its user may still read the message, whose bytes main gives away from here on.
     run.delivery.own();
+    run.settled = true;
     if (!run.ended) this.#statistics.settledEarly(run.row);
     this.#clock = now();
     this.#push(run, verdictOf[outcome]);
@@ -326,11 +368,13 @@ export class ConsumeLoop {
     ring(this.#memory.boardWords, board.MAIN_BELL, board.MAIN_SLEEPING);
   }
 
-  /** Fails messages whose callbacks are over their time, while the event loop still turns to do it. */
+  /** Shows main that the event loop turns, and fails messages whose callbacks are over their time. */
   #watchTime(): NodeJS.Timeout {
     const limit = this.#task.timeout;
     return setInterval(
       () => {
+        this.#statistics.beat();
+        if (limit === 0) return;
         const latest = now() - limit * 1000;
         for (const run of this.#runs) {
           if (run.ended || run.row < 0 || run.startedAt > latest) continue;
@@ -338,10 +382,10 @@ export class ConsumeLoop {
             details: { timeout: limit },
           });
           run.context.abort(error);
-          this.#fail(run, error);
+          this.#failed(run, error);
         }
       },
-      Math.max(5, Math.min(250, limit / 4)),
+      limit === 0 ? BEAT : Math.max(5, Math.min(250, limit / 4)),
     );
   }
 

@@ -1,6 +1,7 @@
 /**
  * One message on its way through a callback: where its bytes are, what it was settled as, when it began.
  */
+import { MessageStateError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
 import type { Delivery } from '../pool/delivery.js';
 import { verdict } from '../pool/layout.js';
@@ -24,6 +25,10 @@ export class Run {
   settled = false;
   /** The callback returned, failed or was given up. */
   ended = false;
+  /** The callback itself is over, given up or not. */
+  returned = false;
+  /** Its signal was aborted because its delivery is void or the consumer closes: no failure of its own. */
+  handedBack = false;
 
   constructor(
     readonly index: number,
@@ -34,7 +39,7 @@ export class Run {
   ) {
     this.message = new Message(delivery, (outcome, multiple) => {
       if (multiple) {
-        throw new RangeError(
+        throw new MessageStateError(
           'ack({ multiple: true }) cannot work on a worker thread: the deliveries before this one may belong to other workers',
         );
       }

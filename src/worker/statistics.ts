@@ -39,12 +39,16 @@ export class Statistics {
 
   ended(row: number, startedAt: number, now: number): void {
     this.#words[block.TABLE + row * RUNNING_WORDS] = 0;
-    this.#words[block.RUNNING]!--;
     this.#words[block.PROCESSED]!++;
     this.#freeRows.push(row);
     this.#busy += now - startedAt;
     this.#words[block.BUSY_HI] = highWord(this.#busy);
     this.#words[block.BUSY_LO] = lowWord(this.#busy);
+  }
+
+  /** A callback returned, also one that was given up before. */
+  returned(): void {
+    this.#words[block.RUNNING]!--;
   }
 
   failed(): void {
@@ -55,8 +59,8 @@ export class Statistics {
     this.#words[block.HISTOGRAM + bucketOf(microsecondsSinceArrival)]!++;
   }
 
-  /** Once a turn of the event loop: shows main that the loop turns. */
-  turned(): void {
-    this.#words[block.TURNS] = (this.#words[block.TURNS]! + 1) | 0;
+  /** By an interval: shows main that the loop turns. */
+  beat(): void {
+    this.#words[block.BEATS] = (this.#words[block.BEATS]! + 1) | 0;
   }
 }

@@ -5,7 +5,9 @@
  *
  * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, stray (throws
  * outside of the callback), exit, loop (for ever), heap (fills it), native (blocks in a native call for `ms`), busy (blocks
- * for `ms`), sleep (awaits `ms`), never (a promise that does not settle), latch (waits for the file `at`); and those that
+ * for `ms`), sleep (awaits `ms`), work (busy for half of `ms`, then sleeps as long), loopAfter (awaits `ms`, then loops for
+ * ever), honour (waits until its signal aborts, and rejects with the reason), never (a promise that does not settle), latch
+ * (waits for the file `at`), log (logs what cannot be cloned); and those that
  * settle by themselves: ack, reject, requeue (acks what comes again), twice (acks, then rejects), multiple, later (returns, and
  * acks when the file `at` is there).
  */
@@ -59,6 +61,16 @@ async function obey(order: Order, message: Message, context: Context): Promise<v
       return;
     case 'sleep':
       return pause(ms);
+    case 'work':
+      Atomics.wait(cell, 0, 0, ms / 2);
+      return pause(ms / 2);
+    case 'loopAfter':
+      await pause(ms);
+      for (;;);
+    case 'honour':
+      return new Promise((_, reject) => context.signal.addEventListener('abort', () => reject(context.signal.reason)));
+    case 'log':
+      return context.logger.info({ callback: () => undefined }, 'a function');
     case 'never':
       return new Promise((_, reject) => context.signal.addEventListener('abort', () => setTimeout(reject, 60_000)));
     case 'latch':

@@ -160,3 +160,62 @@ brokerTest('what cannot be dead-lettered stays unsettled, and is once it can', a
     await consumer.close();
   }
 });
+
+brokerTest(
+  'a dead-letter queue that is there already is used as it is; one bad target holds up no other',
+  async (broker) => {
+    await using scene = new Scene(broker.url);
+    using _effects = new EffectsLog();
+    const [first, second] = [
+      await scene.queue(new Queue(uniqueName('work'))),
+      await scene.queue(new Queue(uniqueName('work'))),
+    ];
+    // An exclusive queue of another connection cannot be used by anybody else.
+    const owner = new Connection(broker.url);
+    await new Queue(`${first.name}.dead`, { exclusive: true, durable: false }).declare(owner);
+    const quorum = { queueArguments: { 'x-queue-type': 'quorum' } };
+    const graves = await scene.queue(new Queue(`${second.name}.dead`, quorum));
+    const problems: Error[] = [];
+    const consumer = consumerOf(broker.url, [first, second]);
+    consumer.on('error', (error) => problems.push(error));
+    try {
+      await consumer.consume();
+      await publishAll(broker.url, first, [failing('held')]);
+      await until('its target is refused', () => problems.some((error) => error instanceof errors.ResourceLocked), {
+        state: () => problems.map(String),
+      });
+      await publishAll(broker.url, second, [failing('through')]);
+      assert.deepEqual((await scene.take(graves)).payload, { id: 'through', do: 'throw' });
+      await owner.close();
+      const late = new Queue(`${first.name}.dead`);
+      await until('the other is dead-lettered when it can be', () => consumer.stats().deadLettered === 2);
+      assert.deepEqual((await scene.take(late)).payload, { id: 'held', do: 'throw' });
+      await late.bind(scene.connection).delete();
+    } finally {
+      await consumer.close();
+      await owner.close();
+    }
+  },
+);
+
+brokerTest(
+  'headers that would route a dead letter elsewhere, or cannot be sent, do not go with it as they are',
+  async (broker) => {
+    await using scene = new Scene(broker.url);
+    using _effects = new EffectsLog();
+    const queue = await scene.queue(new Queue(uniqueName('work')));
+    const graves = await scene.queue(new Queue(`${queue.name}.dead`));
+    const copies = await scene.queue(new Queue(uniqueName('copies')));
+    const headers = { CC: [copies.name], nested: { '!': 'bogus' }, large: 'x'.repeat(60_000), tenant: 'a' };
+    await publishAll(broker.url, queue, [{ body: { id: 'x', do: 'throw' }, options: { headers } }]);
+    const consumer = consumerOf(broker.url, queue);
+    await consumer.consume();
+    const letter = await scene.take(graves);
+    await consumer.close();
+    assert.equal(letter.headers.tenant, 'a');
+    assert.deepEqual({ ...(letter.headers.nested as object) }, { '!': 'bogus' });
+    assert.equal(letter.headers['x-mozuku-dropped-headers'], 'large');
+    const { ready } = await waitForQueue(broker.ctl, queue.name, ({ unacked }) => unacked === 0);
+    assert.equal(ready, 0);
+  },
+);

@@ -186,7 +186,7 @@ test('a consumer that is cancelled while another is being set up is consumed aga
     held!();
     await consuming;
     await back;
-    assert.equal((await broker.consumer(2)).tag, broker.consumers[0]!.tag, 'the first one, again');
+    assert.equal((await broker.consumer(2)).queue, 'q1', 'the first one, again');
   } finally {
     await consumer.close();
   }

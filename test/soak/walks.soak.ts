@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { walk } from '../model/interleave.js';
 import { protocol, type Scenario } from '../model/protocol.js';
 
-const LIMIT = Number(process.env.MOZUKU_SOAK_STATES ?? 3_000_000);
+const LIMIT = Number(process.env.MOZUKU_SOAK_STATES ?? 500_000);
 const NOTHING = { workers: 2, slots: 2, deliveries: 2, deaths: 0, withdrawals: 0, generations: 0 } as const;
 const NEAR_2_31 = 0x7fffffff;
 const NEAR_2_32 = -1;

@@ -48,6 +48,7 @@ export interface FakeConsumer {
   readonly connection: FakeConnection;
   readonly channel: number;
   readonly tag: string;
+  readonly queue: string;
 }
 
 /** What a client settled, in the order it came. */
@@ -112,10 +113,10 @@ export class FakeConnection {
 
   #consume(channel: number, fields: Fields): void {
     fields.short();
-    fields.shortString();
+    const queue = fields.shortString();
     const tag = fields.shortString();
     this.send(method(channel, 60, 21, shortString(tag)));
-    this.onConsumer({ connection: this, channel, tag });
+    this.onConsumer({ connection: this, channel, tag, queue });
   }
 
   #settled(channel: number, methodId: number, fields: Fields): void {

@@ -108,17 +108,17 @@ class World {
     life.writer.push(index, said);
   }
 
-  /** The worker dies, or is given up if `stuck`; `blamed` is one of those it runs. */
+  /** The worker dies, or is given up if `stuck`; `blamed`: by something that it ran. */
   die(which: number, stuck: boolean, blamed: boolean): void {
     const [life] = this.lives.splice(which % Math.max(1, this.lives.length), 1);
     if (life === undefined) return;
-    const blame = blamed ? new Set(life.claimed.slice(0, 1 + (which % 2))) : undefined;
+    const verdict = { blame: blamed, cause: 'a test', onCulprit: () => undefined };
     if (stuck && this.zombies.length < 2 && life.claimed.length <= SLOTS - this.dispatcher.used) {
       this.dispatcher.drain();
-      this.dispatcher.disown(life.id, blame);
+      this.dispatcher.disown(life.id, verdict);
       this.zombies.push(life);
     } else {
-      this.dispatcher.sweep(life.id, blame);
+      this.dispatcher.sweep(life.id, verdict);
     }
     this.#markDead();
   }

@@ -6,18 +6,16 @@
  * consuming one must get its acks through.
  */
 import { randomUUID } from 'node:crypto';
-import type * as amqplib from 'amqplib';
-import { type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
+import type { KombuError } from '../../errors.js';
+import type { DeliveryInfo, MessageProperties } from '../../message.js';
 import { Delivery, NO_DECODING } from '../../pool/delivery.js';
 import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
-import { withDeadline } from '../deadline.js';
 import { tableBytes, toTable } from '../entities/table.js';
-import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
-import { reconnectDelay } from '../transports/reconnect.js';
 import { openConnection } from '../transports/registry.js';
 import type { BrokerConnection } from '../transports/transport.js';
 import type { ConnectionParameters } from '../url.js';
+import { DeadLetterOutlet, ID_HEADER, type Letter, type Route } from './dead-letter-outlet.js';
 import type { Dispatcher } from './dispatcher.js';
 
 /** Where dead letters go. In a string `<queue>` stands for the name of the message's queue. */
@@ -58,21 +56,22 @@ interface Job {
   readonly error: string | undefined;
 }
 
-const PUBLISH_TIMEOUT = 30_000;
-const ID_HEADER = 'x-mozuku-id';
+/** What is known of a message before its dead letter is written. */
+interface Facts {
+  readonly reason: DeadLetterReason;
+  readonly error: string;
+  readonly info: DeliveryInfo;
+  readonly properties: MessageProperties;
+}
+
+/** Headers by which RabbitMQ routes to more queues: a dead letter is for one. */
+const ROUTING_HEADERS = { CC: 'x-mozuku-cc', BCC: 'x-mozuku-bcc' } as const;
 
 export class DeadLetters {
   readonly #options: DeadLettersOptions;
   readonly #closing = new AbortController();
-  #waiting: Job[] = [];
-  #inFlight = 0;
-  #connection: BrokerConnection | undefined;
-  #channel: amqplib.ConfirmChannel | undefined;
-  #declared = new Set<string>();
-  #returned = new Map<string, (reply: string) => void>();
-  /** What the broker closed a channel with. */
-  readonly #refused = new WeakMap<amqplib.Channel, unknown>();
-  #working = false;
+  readonly #outlets = new Map<string, DeadLetterOutlet>();
+  #connection: Promise<BrokerConnection> | undefined;
   #idle: (() => void) | undefined;
 
   constructor(options: DeadLettersOptions) {
@@ -81,12 +80,33 @@ export class DeadLetters {
 
   /** Takes a HELD slot; its note has the reason unless one is given. */
   add(index: number, reason?: DeadLetterReason, error?: string): void {
-    this.#waiting.push({ index, word: this.#options.dispatcher.stateOf(index), reason, error });
-    if (!this.#working) void this.#work();
+    const { dispatcher } = this.#options;
+    const job = { index, word: dispatcher.stateOf(index), reason, error };
+    const { queue, routingKey } = this.#delivery(job).readDeliveryInfo();
+    const route = this.#route(queue, routingKey);
+    let facts: Facts | undefined;
+    this.#outlet(route).add({
+      wanted: () => {
+        const wanted = dispatcher.stateOf(index) === job.word;
+        if (!wanted) this.#settled();
+        return wanted;
+      },
+      letter: () => {
+        facts = this.#facts(job);
+        return this.#letter(job, facts);
+      },
+      done: () => {
+        // If the generation ended meanwhile, the broker gives the message out again: a second dead letter, never none.
+        if (dispatcher.finishDead(index, job.word)) this.#tell(facts!, route);
+        this.#settled();
+      },
+    });
   }
 
   get pending(): number {
-    return this.#waiting.length + this.#inFlight;
+    let sum = 0;
+    for (const outlet of this.#outlets.values()) sum += outlet.pending;
+    return sum;
   }
 
   /** Resolves when nothing is pending. */
@@ -99,180 +119,112 @@ export class DeadLetters {
 
   async close(deadline: number): Promise<void> {
     this.#closing.abort();
-    await this.#connection?.close(deadline);
+    // An attempt to connect that is under way has just been given up.
+    const connection = await this.#connection?.catch(() => undefined);
+    await connection?.close(deadline);
   }
 
-  async #work(): Promise<void> {
-    this.#working = true;
-    for (let attempt = 0; this.#waiting.length > 0 && !this.#closing.signal.aborted; ) {
-      try {
-        const channel = await this.#ready();
-        const batch = this.#waiting.splice(0);
-        this.#inFlight += batch.length;
-        const outcomes = await Promise.allSettled(batch.map((job) => this.#publish(channel, job)));
-        this.#inFlight -= batch.length;
-        const failed = outcomes.flatMap((outcome, i) =>
-          outcome.status === 'rejected' ? [{ job: batch[i]!, reason: outcome.reason as unknown }] : [],
-        );
-        if (failed.length === 0) {
-          attempt = 0;
-          continue;
-        }
-        this.#waiting.unshift(...failed.map(({ job }) => job));
-        throw failed[0]!.reason;
-      } catch (error) {
-        if (this.#closing.signal.aborted) break;
-        this.#waiting = this.#waiting.filter((job) => this.#options.dispatcher.stateOf(job.index) === job.word);
-        if (this.#waiting.length === 0) break;
-        this.#options.onError(
-          errorFromAmqp(error, 'a dead letter could not be published, its message stays unsettled'),
-        );
-        await new Promise((resolve) => setTimeout(resolve, reconnectDelay(attempt++)));
-      }
-    }
-    this.#working = false;
-    if (this.pending === 0) {
+  #settled(): void {
+    // The outlet counts the job until this turn is over.
+    setImmediate(() => {
+      if (this.pending > 0) return;
       this.#idle?.();
       this.#idle = undefined;
-    }
+    });
   }
 
-  async #ready(): Promise<amqplib.ConfirmChannel> {
-    if (this.#channel !== undefined && this.#connection?.open) return this.#channel;
-    if (!this.#connection?.open) {
-      this.#connection = await openConnection(this.#options.parameters, {
-        signal: this.#closing.signal,
-        clientName: 'mozuku dead letters',
-      });
+  #outlet(route: Route): DeadLetterOutlet {
+    const key = JSON.stringify([route.exchange, route.routingKey]);
+    let outlet = this.#outlets.get(key);
+    if (outlet === undefined) {
+      outlet = new DeadLetterOutlet(route, () => this.#connect(), this.#closing.signal, this.#options.onError);
+      this.#outlets.set(key, outlet);
     }
-    const channel = await withDeadline(
-      this.#connection.model.createConfirmChannel(),
-      'opening a channel',
-      PUBLISH_TIMEOUT,
-      this.#closing.signal,
-    );
-    // The confirms that are missing then say no more than that the channel is closed.
-    channel.on('error', (error) => this.#refused.set(channel, error));
-    channel.once('close', () => {
-      if (this.#channel === channel) this.#channel = undefined;
-    });
-    channel.on('return', (message: amqplib.Message) => {
-      const id = message.properties.headers?.[ID_HEADER] as string | undefined;
-      const { replyText } = message.fields as unknown as { replyText: string };
-      if (id !== undefined) this.#returned.get(id)?.(replyText);
-    });
-    this.#declared = new Set();
-    this.#channel = channel;
-    return channel;
+    return outlet;
   }
 
-  async #publish(channel: amqplib.ConfirmChannel, job: Job): Promise<void> {
-    const { dispatcher, memory } = this.#options;
-    if (dispatcher.stateOf(job.index) !== job.word) return;
+  /** One connection for all outlets, opened when the first of them needs it, and again when it is lost. */
+  #connect(): Promise<BrokerConnection> {
+    this.#connection ??= this.#open().catch((error: unknown) => {
+      this.#connection = undefined;
+      throw error;
+    });
+    return this.#connection;
+  }
+
+  async #open(): Promise<BrokerConnection> {
+    const { signal } = this.#closing;
+    const connection = await openConnection(this.#options.parameters, { signal, clientName: 'mozuku dead letters' });
+    void connection.ended.then(() => {
+      this.#connection = undefined;
+    });
+    return connection;
+  }
+
+  #delivery({ index }: Job): Delivery {
+    const { memory, queueOf } = this.#options;
+    const at = index << slot.SHIFT;
     const words = memory.slotWords;
+    return new Delivery(memory.bytes, words[at + slot.OFFSET]!, words[at + slot.LENGTH]!, queueOf, NO_DECODING);
+  }
+
+  #facts(job: Job): Facts {
+    const delivery = this.#delivery(job);
+    return {
+      ...this.#note(job),
+      info: delivery.readDeliveryInfo(),
+      properties: readOr({}, () => delivery.readProperties()),
+    };
+  }
+
+  #letter(job: Job, { reason, error, info, properties }: Facts): Letter {
+    const delivery = this.#delivery(job);
+    const words = this.#options.memory.slotWords;
     const at = job.index << slot.SHIFT;
-    const note = this.#note(job);
-    const delivery = new Delivery(
-      memory.bytes,
-      words[at + slot.OFFSET]!,
-      words[at + slot.LENGTH]!,
-      this.#options.queueOf,
-      NO_DECODING,
-    );
-    const info = delivery.readDeliveryInfo();
-    const { exchange, routingKey, named } = this.#route(info.queue, info.routingKey);
-    if (named && !this.#declared.has(routingKey)) {
-      await withDeadline(
-        channel.assertQueue(routingKey, { durable: true }),
-        `declaring the dead-letter queue '${routingKey}'`,
-        PUBLISH_TIMEOUT,
-      );
-      this.#declared.add(routingKey);
-      if (dispatcher.stateOf(job.index) !== job.word) return;
-    }
-    const properties = readOr({}, () => delivery.readProperties());
-    const headers = readOr({}, () => delivery.readHeaders());
     const id = randomUUID();
     const { expiration, userId, ...kept } = properties;
-    const confirmed = new Promise<void>((resolve, reject) => {
-      this.#returned.set(id, (reply) =>
-        reject(
-          new MessageReturned(
-            `no queue takes dead letters for '${exchange}' with the routing key '${routingKey}': ${reply}`,
-            {
-              details: { exchange, routingKey, reply },
-            },
-          ),
-        ),
-      );
-      channel.publish(
-        exchange,
-        routingKey,
-        delivery.readBody(),
-        {
-          ...kept,
-          headers: {
-            ...sendable(headers),
-            'x-mozuku-reason': note.reason,
-            'x-mozuku-error': note.error,
-            'x-mozuku-queue': info.queue,
-            'x-mozuku-exchange': info.exchange,
-            'x-mozuku-routing-key': info.routingKey,
-            // A sweep has counted the last run already; a verdict has not.
-            'x-mozuku-attempts': words[at + slot.ATTEMPTS]! + (note.reason === 'deaths' ? 0 : 1),
-            'x-mozuku-deaths': words[at + slot.DEATHS]!,
-            'x-mozuku-time': new Date().toISOString(),
-            // A message's own time to live would destroy its dead letter; the broker takes no other user's id.
-            ...(expiration === undefined ? {} : { 'x-mozuku-expiration': expiration }),
-            ...(userId === undefined ? {} : { 'x-mozuku-user-id': userId }),
-            [ID_HEADER]: id,
-          },
-          persistent: true,
-          mandatory: true,
-        },
-        (error: unknown) => {
-          if (error === null || error === undefined) resolve();
-          else reject(this.#whyNot(channel, error));
-        },
-      );
-    });
-    try {
-      await withDeadline(confirmed, 'publishing a dead letter', PUBLISH_TIMEOUT, this.#closing.signal);
-    } finally {
-      this.#returned.delete(id);
-    }
-    // If the generation ended meanwhile, the broker gives the message out again: a second dead letter, never none.
-    if (!dispatcher.finishDead(job.index, job.word)) return;
+    const headers = {
+      ...sendable(readOr({}, () => delivery.readHeaders())),
+      'x-mozuku-reason': reason,
+      'x-mozuku-error': error,
+      'x-mozuku-queue': info.queue,
+      'x-mozuku-exchange': info.exchange,
+      'x-mozuku-routing-key': info.routingKey,
+      // A sweep has counted the last run already; a verdict has not.
+      'x-mozuku-attempts': words[at + slot.ATTEMPTS]! + (reason === 'deaths' ? 0 : 1),
+      'x-mozuku-deaths': words[at + slot.DEATHS]!,
+      'x-mozuku-time': new Date().toISOString(),
+      // A message's own time to live would destroy its dead letter; the broker takes no other user's id.
+      ...(expiration === undefined ? {} : { 'x-mozuku-expiration': expiration }),
+      ...(userId === undefined ? {} : { 'x-mozuku-user-id': userId }),
+      [ID_HEADER]: id,
+    };
+    return { body: delivery.readBody(), id, properties: { ...kept, headers, persistent: true } };
+  }
+
+  #tell({ reason, error, info, properties }: Facts, { exchange, routingKey, isQueue }: Route): void {
     this.#options.onSettled();
     this.#options.onDead({
-      reason: note.reason,
-      error: note.error,
+      reason,
+      error,
       queue: info.queue,
       deliveryTag: info.deliveryTag,
-      target: named ? routingKey : exchange,
+      target: isQueue ? routingKey : exchange,
       ...(properties.messageId === undefined ? {} : { messageId: properties.messageId }),
     });
   }
 
-  /** A broker that does not know the exchange closes the channel; one that cannot take the message nacks it. */
-  #whyNot(channel: amqplib.ConfirmChannel, error: unknown): KombuError {
-    const closed = this.#refused.get(channel);
-    if (closed !== undefined) return errorFromAmqp(closed, 'publishing a dead letter');
-    if (saysOnlyClosed(error)) return errorFromAmqp(error, 'publishing a dead letter');
-    return new MessageNacked('the broker refused a dead letter', { cause: error });
-  }
-
-  #route(queue: string, original: string): { exchange: string; routingKey: string; named: boolean } {
+  #route(queue: string, original: string): Route {
     const { target } = this.#options;
     if (typeof target === 'string') {
-      return { exchange: '', routingKey: target.replaceAll('<queue>', queue), named: true };
+      return { exchange: '', routingKey: target.replaceAll('<queue>', queue), isQueue: true };
     }
-    return { exchange: target.exchange, routingKey: target.routingKey ?? original, named: false };
+    return { exchange: target.exchange, routingKey: target.routingKey ?? original, isQueue: false };
   }
 
   /** Why: given by main, or written by the worker into the slot's note. */
   #note(job: Job): { reason: DeadLetterReason; error: string } {
-    if (job.reason !== undefined) return { reason: job.reason, error: job.error ?? '' };
+    if (job.reason !== undefined) return { reason: job.reason, error: (job.error ?? '').slice(0, NOTE_BYTES) };
     const { noteBytes } = this.#options.memory;
     const start = job.index * NOTE_BYTES;
     const text = noteBytes.toString('utf8', start + 2, start + 2 + noteBytes.readUInt16BE(start));
@@ -290,7 +242,8 @@ function sendable(headers: Readonly<Record<string, unknown>>): Record<string, un
   const table: Record<string, unknown> = Object.create(null);
   const dropped: string[] = [];
   let room = MAX_HEADER_BYTES;
-  for (const [key, value] of Object.entries(headers)) {
+  for (const [name, value] of Object.entries(headers)) {
+    const key = Object.hasOwn(ROUTING_HEADERS, name) ? ROUTING_HEADERS[name as keyof typeof ROUTING_HEADERS] : name;
     const field = readOr(undefined, () => toTable({ [key]: value }, 'headers'));
     const size = field === undefined ? Number.POSITIVE_INFINITY : tableBytes(field);
     if (field === undefined || size > room) {

@@ -42,9 +42,19 @@ export interface Swept {
   readonly requeued: number;
   /** Took a worker down for the last time: to the dead letters. */
   readonly dead: number;
-  /** The slot, now, of the one that did it; NONE if that is not known. */
-  readonly culprit: number;
 }
+
+/** Why a thread ended, as far as messages are concerned. */
+export interface Blame {
+  /** False: nothing that ran is to be blamed. */
+  readonly blame: boolean;
+  /** In words, for the dead letter. */
+  readonly cause: string;
+  /** The slot, now, of the message that certainly did it; `dead`: for the last time. Called before its fate is sealed. */
+  onCulprit(index: number, dead: boolean): void;
+}
+
+const ANYONE: Blame = { blame: true, cause: 'its worker died', onCulprit: () => undefined };
 
 export interface Counters {
   received: number;
@@ -107,7 +117,6 @@ export class Dispatcher {
   begin(): number {
     this.#generation = (this.#generation + 1) | 0;
     this.#alive = true;
-    Atomics.store(this.#memory.boardWords, board.GENERATION, this.#generation);
     return this.#generation;
   }
 
@@ -119,7 +128,6 @@ export class Dispatcher {
     if (!this.#alive) return 0;
     this.#alive = false;
     this.#generation = (this.#generation + 1) | 0;
-    Atomics.store(this.#memory.boardWords, board.GENERATION, this.#generation);
     let count = 0;
     for (let index = 0; index < this.#memory.slotCount; index++) {
       const value = this.#slots.stateOf(index);
@@ -180,12 +188,21 @@ export class Dispatcher {
     if (count > 0) this.#wake(count);
   }
 
+  /**
+   * Rings for `count` messages: idle workers first. One that sleeps with callbacks in flight may be computing after all, in the
+   * rest of such a callback; it is rung too, and not relied upon.
+   */
   #wake(count: number): void {
     const workers = this.#incarnations;
+    let busy = 0;
     for (let tried = 0; tried < workers.length && count > 0; tried++) {
       this.#nextToWake = (this.#nextToWake + 1) % workers.length;
-      if (ring(workers[this.#nextToWake]!.block, block.BELL, block.SLEEPING)) count--;
+      const { block: words } = workers[this.#nextToWake]!;
+      if (words[block.RUNNING] !== 0) busy++;
+      else if (ring(words, block.BELL, block.SLEEPING)) count--;
     }
+    if (count === 0 || busy === 0) return;
+    for (const { block: words } of workers) if (words[block.RUNNING] !== 0) ring(words, block.BELL, block.SLEEPING);
   }
 
   /** A worker is about to start its loop. */
@@ -315,33 +332,28 @@ export class Dispatcher {
     return this.#slots.inState(state.HELD);
   }
 
-  /**
-   * A thread has exited: takes what it still settled, then every slot that it had claimed goes back to the lane.
-   * `blame`: slots known to have caused the death (they ran past their time). Without, one that ran alone is the culprit;
-   * of several all are suspects, run alone next time, and none is counted.
-   */
-  sweep(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
-    const worker = this.#incarnations.find((candidate) => candidate.id === id);
-    if (worker === undefined) return { requeued: 0, dead: 0, culprit: NONE };
-    this.#drainOne(worker);
-    this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
-    const swept = this.#redistribute(this.#slots.claimedBy(id), worker.block[block.RUNNING]!, blame, cause, false);
-    // A bell rung for the dead one woke nobody.
-    this.#lane.flush();
-    if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
-    return swept;
+  /** A thread has exited: takes what it still settled, then every slot that it had claimed goes back to the lane. */
+  sweep(id: number, verdict = ANYONE): Swept {
+    return this.#abandon(id, verdict, false);
   }
 
   /**
-   * A thread does not exit although it was terminated: its ring is read no more, its messages go to other slots. The old
-   * ones stay claimed by it, without bytes, until `retire`.
+   * A thread does not exit although it was terminated: from here on its ring is read no more, its messages go to other slots.
+   * The old ones stay claimed by it, without bytes, until `retire`.
    */
-  disown(id: number, blame?: ReadonlySet<number>, cause?: string): Swept {
-    const running = this.#incarnations.find((worker) => worker.id === id)?.block[block.RUNNING] ?? 0;
-    this.#incarnations = this.#incarnations.filter((candidate) => candidate.id !== id);
-    const swept = this.#redistribute(this.#slots.claimedBy(id), running, blame, cause, true);
+  disown(id: number, verdict = ANYONE): Swept {
+    return this.#abandon(id, verdict, true);
+  }
+
+  #abandon(id: number, verdict: Blame, move: boolean): Swept {
+    const worker = this.#incarnations.find((candidate) => candidate.id === id);
+    if (worker === undefined) return { requeued: 0, dead: 0 };
+    this.#drainOne(worker);
+    this.#incarnations = this.#incarnations.filter((candidate) => candidate !== worker);
+    const swept = this.#redistribute(this.#slots.claimedBy(id), worker.block[block.RUNNING]!, verdict, move);
+    // A bell rung for the one that is gone woke nobody.
     this.#lane.flush();
-    this.#wake(swept.requeued);
+    if (laneHasWork(this.#memory)) this.#wake(this.#incarnations.length);
     return swept;
   }
 
@@ -350,25 +362,18 @@ export class Dispatcher {
     for (const index of this.#slots.claimedBy(id)) this.#slots.release(index);
   }
 
-  /** `move`: into fresh slots, since the old ones cannot be used while their thread lives. */
-  #redistribute(
-    claimed: number[],
-    running: number,
-    blame: ReadonlySet<number> | undefined,
-    cause: string | undefined,
-    move: boolean,
-  ): Swept {
+  /**
+   * `move`: into fresh slots, since the old ones cannot be used while their thread lives. A death is counted for a message only
+   * where it is certain which one did it: one that was started, and nothing else `running`, settled early or given up. Else
+   * all are suspects, and run alone the next time.
+   */
+  #redistribute(claimed: number[], running: number, { blame, cause, onCulprit }: Blame, move: boolean): Swept {
     const words = this.#words;
     const started = claimed.filter((index) => words[(index << slot.SHIFT) + slot.STARTED] === 1);
-    // A callback that settled its message early may be the one: then the others are no more than suspects.
-    const onlyOne = started.length === 1 && running <= 1;
-    const guilty = blame ?? new Set(onlyOne ? started : []);
-    // Several past their time at once: one of them held up the others' loop, and nobody can tell which.
-    const known = guilty.size === 1;
-    const suspects = new Set(known ? [] : blame === undefined ? started : blame);
+    const certain = blame && started.length === 1 && running <= 1;
+    const suspects = new Set(blame ? started : []);
     let requeued = 0;
     let dead = 0;
-    let culprit = NONE;
     for (const old of claimed) {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
       if (generationOver) {
@@ -389,13 +394,13 @@ export class Dispatcher {
       const at = index << slot.SHIFT;
       if (words[at + slot.STARTED] === 1) words[at + slot.ATTEMPTS]!++;
       words[at + slot.STARTED] = 0;
-      if (suspects.has(old)) words[at + slot.FLAGS]! |= flag.ALONE;
-      if (known && guilty.has(old)) {
-        words[at + slot.DEATHS]!++;
-        culprit = index;
-      }
+      const isSuspect = suspects.has(old);
+      if (isSuspect && !certain) words[at + slot.FLAGS]! |= flag.ALONE;
+      if (isSuspect && certain) words[at + slot.DEATHS]!++;
       this.#slots.raise(index, state.HELD);
-      if (words[at + slot.DEATHS]! >= this.#maxDeliveries) {
+      const isDead = words[at + slot.DEATHS]! >= this.#maxDeliveries;
+      if (isSuspect && certain) onCulprit(index, isDead);
+      if (isDead) {
         dead++;
         this.#sink.dead(index, 'deaths', cause);
       } else {
@@ -403,6 +408,6 @@ export class Dispatcher {
         this.#lane.push(index);
       }
     }
-    return { requeued, dead, culprit };
+    return { requeued, dead };
   }
 }

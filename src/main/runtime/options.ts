@@ -10,8 +10,8 @@ import type { ResourceLimits } from 'node:worker_threads';
 import { HandlerLoadError, OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
 import { SEGMENT_BYTES } from '../../pool/layout.js';
-import { MAX_THREADS } from '../../pool/worker-pool.js';
 import type { DecodeErrorAction } from '../../pool/worker-protocol.js';
+import { MAX_THREADS } from '../../pool/worker-thread.js';
 import type { DeadLetterTarget } from './dead-letters.js';
 
 /** What the runtime logs to, and workers' `context.logger`; pino's shape. */
@@ -31,7 +31,7 @@ export interface ShardedConsumerOptions {
   readonly concurrency?: number;
   /** Unsettled deliveries asked of the broker, per queue. Default: max(64, 16 × workers × concurrency). */
   readonly prefetchCount?: number;
-  /** `'auto'` (default): by the callback's outcome, unless it settles the message itself. `'manual'`: only by the callback. */
+  /** `'auto'` (default): by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or its failure. */
   readonly ack?: 'auto' | 'manual';
   /** Content types, or names of serializers, that may be decoded. Default: json, text, raw. */
   readonly accept?: readonly string[];
@@ -77,6 +77,8 @@ export interface ShardedConsumerOptions {
 }
 
 const MiB = 1024 * 1024;
+/** basic.qos has 16 bits for it. */
+const MAX_PREFETCH = 65_535;
 
 const isHandler = (value: unknown): boolean => value instanceof URL || (typeof value === 'string' && value !== '');
 const isLogger = (value: unknown): boolean =>
@@ -98,14 +100,14 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
   },
   concurrency: { kind: kinds.integer(1, 1000), default: 1, doc: 'Callbacks in flight per worker.' },
   prefetchCount: {
-    kind: kinds.integer(1, 65_535),
+    kind: kinds.integer(1, MAX_PREFETCH),
     defaultWords: 'max(64, 16 × workers × concurrency)',
     doc: 'Unsettled deliveries asked of the broker, per queue.',
   },
   ack: {
     kind: kinds.oneOf('auto', 'manual'),
     default: 'auto',
-    doc: "`'auto'`: by the callback's outcome, unless it settles the message itself. `'manual'`: only by the callback.",
+    doc: "`'auto'`: by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or by its failure.",
   },
   accept: {
     kind: kinds.strings,
@@ -129,9 +131,9 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
     doc: 'What becomes of a message that cannot be decoded, is not accepted, or is too large.',
   },
   timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'A callback’s time (ms).' },
-  maxWait: { kind: kinds.milliseconds, default: 600_000, doc: 'Waiting unstarted (ms); then it is given back.' },
+  maxWait: { kind: kinds.duration, default: 600_000, doc: 'Waiting unstarted (ms); then it is given back.' },
   drainTimeout: { kind: kinds.milliseconds, default: 25_000, doc: 'How long `close()` lets callbacks run on (ms).' },
-  startTimeout: { kind: kinds.milliseconds, default: 30_000, doc: 'A worker’s start (ms).' },
+  startTimeout: { kind: kinds.duration, default: 30_000, doc: 'A worker’s start (ms).' },
   terminateGrace: { kind: kinds.milliseconds, default: 5_000, doc: 'A terminated thread’s exit (ms).' },
   maxMessageBytes: {
     kind: kinds.bytes(1, 2 ** 31 - 1),
@@ -190,7 +192,7 @@ export function readShardedOptions(given: unknown): ResolvedOptions {
     handler: handlerUrl(options.handler),
     workers,
     maxMemory,
-    prefetchCount: options.prefetchCount ?? Math.max(64, 16 * workers * options.concurrency!),
+    prefetchCount: options.prefetchCount ?? Math.min(MAX_PREFETCH, Math.max(64, 16 * workers * options.concurrency!)),
     timeout: options.timeout ?? 0,
   } as ResolvedOptions;
 }
@@ -207,8 +209,19 @@ function handlerUrl(handler: URL | string): string {
       },
     );
   }
-  if (!existsSync(fileURLToPath(url))) {
+  if (!existsSync(pathOf(url))) {
     throw new HandlerLoadError(`the handler module ${url.href} does not exist`, { details: { url: url.href } });
   }
   return url.href;
+}
+
+function pathOf(url: URL): string {
+  try {
+    return fileURLToPath(url);
+  } catch (cause) {
+    throw new OptionError(`ShardedConsumer: the option 'handler' is no file here: ${url.href}`, {
+      cause,
+      details: { option: 'handler' },
+    });
+  }
 }

@@ -10,19 +10,18 @@
  *                zombie ── exit ───────────────────────────────────┘
  */
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
-import { HandlerLoadError, KombuError, TimeoutError, WorkerLost } from '../../errors.js';
+import { HandlerLoadError, type KombuError, TimeoutError, WorkerLost } from '../../errors.js';
 import { ringAlways } from '../../pool/bell.js';
 import { now } from '../../pool/clock.js';
-import { NONE } from '../../pool/lane.js';
 import { block, MAX_INCARNATION, stop } from '../../pool/layout.js';
 import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
-import { WorkerPool, type WorkerPoolOptions } from '../../pool/worker-pool.js';
 import type { FromWorker, ToWorker, WorkerTask } from '../../pool/worker-protocol.js';
-import type { Dispatcher, Swept } from './dispatcher.js';
+import { WorkerThread, type WorkerThreadOptions } from '../../pool/worker-thread.js';
+import type { Blame, Dispatcher, Swept } from './dispatcher.js';
 import type { WorkerEvent } from './events.js';
-import { asError, type LifeState, readOverdue, WorkerLife } from './worker-life.js';
+import { asError, type LifeState, WorkerLife } from './worker-life.js';
 
-export interface SupervisorOptions extends WorkerPoolOptions {
+export interface SupervisorOptions extends WorkerThreadOptions {
   readonly entry: string;
   /** What every worker's task has in common. */
   readonly task: Omit<WorkerTask, 'memory' | 'block' | 'incarnation' | 'worker' | 'port' | 'queues'>;
@@ -37,7 +36,7 @@ export interface SupervisorEvents {
   message(worker: number, message: FromWorker): void;
   /** A life is over: its block holds its last figures. */
   ended(words: Int32Array): void;
-  /** A message took its worker down, alone: it runs again, or (`dead`) goes to the dead letters. Its slot is still its own. */
+  /** A message took its worker down, alone: it runs again, or (`dead`) goes to the dead letters. Its slot is its own. */
   culprit(worker: number, index: number, error: Error, dead: boolean): void;
   /** A callback has held its worker's event loop for long. */
   stalled(worker: number, forMs: number): void;
@@ -58,7 +57,6 @@ export class Supervisor {
   readonly #memory: Memory;
   readonly #dispatcher: Dispatcher;
   readonly #events: SupervisorEvents;
-  readonly #pool: WorkerPool;
   readonly #lives = new Map<number, WorkerLife>();
   readonly #failures = new Map<number, number>();
   readonly #restarts = new Map<number, number>();
@@ -76,7 +74,6 @@ export class Supervisor {
     this.#memory = memory;
     this.#dispatcher = dispatcher;
     this.#events = events;
-    this.#pool = new WorkerPool(options.entry, options, (threadId, code, error) => this.#exited(threadId, code, error));
   }
 
   /** Starts all workers; resolves when each has loaded its handler. Rejects with the first failure. */
@@ -114,6 +111,8 @@ export class Supervisor {
     for (const delay of this.#delays) clearTimeout(delay);
     this.#delays.clear();
     for (const life of this.#lives.values()) {
+      // One that still starts has nothing to finish, and may never.
+      if (life.state === 'starting') this.#terminate(life, 'the consumer closes', false);
       if (life.state === 'running') life.state = 'draining';
       this.#sayStop(life);
     }
@@ -143,17 +142,17 @@ export class Supervisor {
   /** Ends every worker that still lives; nobody is to blame for what it ran. */
   terminateAll(reason: string): void {
     for (const life of this.#lives.values()) {
-      if (life.state !== 'zombie' && life.state !== 'gone') this.#terminate(life, reason, new Set());
+      if (life.state !== 'zombie' && life.state !== 'gone') this.#terminate(life, reason, false);
     }
   }
 
-  async destroy(): Promise<void> {
+  /** What is left, after `gone`, are threads that do not exit: they keep the process no more than they must. */
+  destroy(): void {
     clearInterval(this.#tick);
     for (const life of this.#lives.values()) {
       clearTimeout(life.timer);
       life.port.close();
     }
-    await this.#pool.destroy(this.#options.terminateGrace);
   }
 
   /** The lives that are not gone, for statistics. */
@@ -183,22 +182,33 @@ export class Supervisor {
         { details: { url: task.handler, startTimeout: this.#options.startTimeout } },
       );
       life.error = error;
-      this.#terminate(life, 'it did not start in time', new Set());
+      this.#terminate(life, 'it did not start in time', false);
     }, this.#options.startTimeout);
-    this.#pool
-      .run({
-        ...task,
-        memory: memoryHandles(this.#memory),
-        block: shared,
-        incarnation,
-        worker,
-        queues: this.#queues,
-        port: port2,
-      })
-      .then(
-        () => this.#returned(life, undefined),
-        (error: unknown) => this.#returned(life, error),
-      );
+    const started = {
+      ...task,
+      memory: memoryHandles(this.#memory),
+      block: shared,
+      incarnation,
+      worker,
+      queues: this.#queues,
+      port: port2,
+    };
+    const onExit = (code: number, error: unknown): void => this.#exited(life, code, error);
+    try {
+      life.thread = new WorkerThread(this.#options.entry, this.#options, started, onExit);
+    } catch (error) {
+      life.error = asError(error);
+      // Not at once: whoever wants workers waits for all of them, in a row.
+      setImmediate(() => this.#gone(life));
+      return;
+    }
+    life.thread.result.then(
+      () => this.#returned(life),
+      (error: unknown) => {
+        life.error ??= asError(error);
+        this.#returned(life);
+      },
+    );
   }
 
   #nextIncarnation(): number {
@@ -210,12 +220,12 @@ export class Supervisor {
   }
 
   #received(life: WorkerLife, message: FromWorker): void {
-    if (message.type === 'started') {
-      life.threadId = message.threadId;
-    } else if (message.type === 'ready') {
-      clearTimeout(life.timer);
+    if (message.type === 'ready') {
+      // Too late: it is being ended already.
       if (life.state !== 'starting') return;
+      clearTimeout(life.timer);
       life.state = this.#stopping ? 'draining' : 'running';
+      life.beatAt = now();
       this.#events.worker({ id: life.worker, threadId: life.threadId, state: 'started' });
       this.#first?.missing.delete(life.worker);
       if (this.#first?.missing.size === 0) {
@@ -231,28 +241,24 @@ export class Supervisor {
   }
 
   /** The task's promise settled. What it posted before is read first: the port's own event may come later. */
-  #returned(life: WorkerLife, error: unknown): void {
+  #returned(life: WorkerLife): void {
     if (life.state === 'gone') return;
     this.#readPort(life);
-    if (error !== undefined && error !== null) life.error ??= asError(error);
     // A task that returned or failed to load has left its loop; one whose thread broke down is swept at the exit.
-    if (life.threadId < 0 || !this.#pool.alive(life.threadId) || error === undefined) this.#gone(life);
+    if (life.thread?.exited !== false || life.error === undefined) this.#gone(life);
     else if (life.state !== 'zombie') this.#terminate(life, life.reason, life.blame);
   }
 
-  #exited(threadId: number, code: number, error: unknown): void {
-    for (const life of this.#lives.values()) {
-      // The port's own events may come later than the thread's.
-      if (life.threadId < 0) this.#readPort(life);
-      if (life.threadId !== threadId) continue;
-      if (error !== undefined) life.error ??= asError(error);
-      else if (life.reason === undefined) {
-        life.error ??= new WorkerLost(`the thread of worker ${life.worker} exited with code ${code}`, {
-          details: { worker: life.worker, code },
-        });
-      }
-      this.#gone(life);
+  #exited(life: WorkerLife, code: number, error: unknown): void {
+    if (life.state === 'gone') return;
+    this.#readPort(life);
+    if (error !== undefined) life.error ??= asError(error);
+    else if (life.reason === undefined) {
+      life.error ??= new WorkerLost(`the thread of worker ${life.worker} exited with code ${code}`, {
+        details: { worker: life.worker, code },
+      });
     }
+    this.#gone(life);
   }
 
   #readPort(life: WorkerLife): void {
@@ -261,26 +267,29 @@ export class Supervisor {
     }
   }
 
-  #terminate(life: WorkerLife, reason: string | undefined, blame: ReadonlySet<number> | undefined): void {
-    clearTimeout(life.timer);
+  #terminate(life: WorkerLife, reason: string | undefined, blame: boolean): void {
     life.reason ??= reason;
-    life.blame ??= blame;
     if (life.state === 'ending') return;
+    clearTimeout(life.timer);
+    life.blame = blame;
     life.state = 'ending';
     life.timer = setTimeout(() => this.#disown(life), this.#options.terminateGrace);
-    if (life.threadId >= 0) this.#pool.terminate(life.threadId);
+    // Whatever of it may still come to run claims nothing more.
+    Atomics.store(life.words, block.STOP, stop.DRAIN);
+    life.thread?.terminate();
   }
 
   /** A native call holds the thread: its messages go on without it. */
   #disown(life: WorkerLife): void {
     life.state = 'zombie';
-    const swept = this.#dispatcher.disown(life.incarnation, life.blame, life.error?.message);
+    const swept = this.#dispatcher.disown(life.incarnation, this.#verdictOn(life));
     this.#ended(life, swept, `${life.reason ?? 'it broke down'}; its thread does not exit`);
+    this.#checkDone();
     const zombies = [...this.#lives.values()].filter((other) => other.state === 'zombie').length;
     if (zombies > this.#options.workers) {
       this.#events.fatal(
         new WorkerLost(
-          `${zombies} threads were terminated and do not exit, more than there are workers (${this.#options.workers}): a native call of the handler blocks for ever`,
+          `${zombies} threads were terminated and do not exit, more than there are workers (${this.#options.workers}): does a native call of the handler block?`,
           { details: { zombies, workers: this.#options.workers } },
         ),
       );
@@ -297,19 +306,26 @@ export class Supervisor {
     if (wasZombie) {
       this.#dispatcher.retire(life.incarnation);
     } else {
-      const swept = this.#dispatcher.sweep(life.incarnation, life.blame, life.error?.message);
+      const swept = this.#dispatcher.sweep(life.incarnation, this.#verdictOn(life));
       this.#ended(life, swept, life.reason ?? (life.error === undefined ? 'it was told to' : life.error.message));
     }
     this.#checkDone();
+  }
+
+  /** Whom the dispatcher may blame, and what for. */
+  #verdictOn(life: WorkerLife): Blame {
+    const error = life.error ?? new WorkerLost(life.reason ?? 'the thread broke down');
+    return {
+      blame: life.blame,
+      cause: error.message,
+      onCulprit: (index, dead) => this.#events.culprit(life.worker, index, error, dead),
+    };
   }
 
   /** Tells the user, and brings a replacement unless the consumer stops. */
   #ended(life: WorkerLife, swept: Swept, reason: string): void {
     const { worker, threadId, error } = life;
     this.#events.ended(life.words);
-    if (swept.culprit !== NONE) {
-      this.#events.culprit(worker, swept.culprit, error ?? new WorkerLost(reason), swept.dead > 0);
-    }
     this.#events.worker({
       id: worker,
       threadId,
@@ -339,7 +355,7 @@ export class Supervisor {
   }
 
   #startError(life: WorkerLife, reason: string): Error {
-    if (life.error instanceof KombuError) return life.error;
+    if (life.error instanceof HandlerLoadError) return life.error;
     // An error that crossed threads by Piscina has lost its class, not its name.
     const text = life.error?.message ?? reason;
     return new HandlerLoadError(`worker ${life.worker} could not start: ${text}`, {
@@ -360,34 +376,32 @@ export class Supervisor {
     }
   }
 
-  /** Looks for callbacks past their time whose worker's loop does not turn, and for loops that hang. */
+  /**
+   * Looks for event loops that do not turn: with a `timeout`, one that stands for longer than that is held by a callback that
+   * is over its time. While a loop turns, its worker fails late callbacks by itself.
+   */
   #watch(): void {
-    const { timeout, concurrency } = this.#options.task;
+    const { timeout } = this.#options.task;
     const time = now();
-    const limit = timeout === 0 ? Number.POSITIVE_INFINITY : (timeout + LOOP_GRACE) * 1000;
     for (const life of this.#lives.values()) {
       if (life.state !== 'running' && life.state !== 'draining') continue;
-      const { seen, slots, oldest } = readOverdue(life.words, concurrency, time, limit);
-      // Twice the same: a row may have been read while it was written.
-      if (seen !== '' && seen === life.overdue) {
-        life.error = new TimeoutError(
-          `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
-          { details: { timeout, worker: life.worker } },
-        );
-        this.#terminate(life, 'a callback ran past its timeout and held the event loop', slots);
+      const beats = Atomics.load(life.words, block.BEATS);
+      if (beats !== life.beats) {
+        life.beats = beats;
+        life.beatAt = time;
+        continue;
       }
-      life.overdue = seen;
-      if (timeout === 0) this.#watchStall(life, time, oldest);
+      const standsFor = Math.round((time - life.beatAt) / 1000);
+      if (standsFor > STALLED_AFTER && life.stallTold !== life.beatAt) {
+        life.stallTold = life.beatAt;
+        this.#events.stalled(life.worker, standsFor);
+      }
+      if (timeout === 0 || standsFor < timeout + LOOP_GRACE) continue;
+      life.error = new TimeoutError(
+        `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
+        { details: { timeout, worker: life.worker } },
+      );
+      this.#terminate(life, 'a callback ran past its timeout and held the event loop', true);
     }
-  }
-
-  #watchStall(life: WorkerLife, time: number, oldest: number): void {
-    const turns = Atomics.load(life.words, block.TURNS);
-    if (time - oldest < STALLED_AFTER * 1000 || life.stalledAt === oldest) return;
-    if (life.overdue === `turns ${turns}`) {
-      life.stalledAt = oldest;
-      this.#events.stalled(life.worker, Math.round((time - oldest) / 1000));
-    }
-    life.overdue = `turns ${turns}`;
   }
 }

@@ -1,27 +1,31 @@
 /**
- * One life of one worker, as the supervisor keeps it, and what can be read of its callbacks from shared memory.
+ * One life of one worker, as the supervisor keeps it.
  */
 import type { MessagePort } from 'node:worker_threads';
 import { HandlerError, WorkerLost } from '../../errors.js';
-import { fromWords, now } from '../../pool/clock.js';
-import { block, RUNNING_WORDS } from '../../pool/layout.js';
+import { now } from '../../pool/clock.js';
 import type { PortableError } from '../../pool/worker-protocol.js';
+import type { WorkerThread } from '../../pool/worker-thread.js';
 
 export type LifeState = 'starting' | 'running' | 'draining' | 'ending' | 'zombie' | 'gone';
 
 export class WorkerLife {
   state: LifeState = 'starting';
-  threadId = -1;
+  /** Undefined if it could not even be started. */
+  thread: WorkerThread | undefined;
   timer: NodeJS.Timeout | undefined;
   /** Why main ends it; undefined while it ends by itself. */
   reason: string | undefined;
-  blame: ReadonlySet<number> | undefined;
+  /** False: whatever it ran is not to be blamed for its end. */
+  blame = true;
   error: Error | undefined;
   returned = false;
   readonly startedAt = now();
-  /** The overdue row seen by the last tick, as text: a decision needs to see it twice. */
-  overdue = '';
-  stalledAt = 0;
+  /** The beats of its event loop as last seen, and when they last changed. */
+  beats = -1;
+  beatAt = 0;
+  /** The stall that was told already, by its beginning. */
+  stallTold = 0;
 
   constructor(
     readonly worker: number,
@@ -29,33 +33,10 @@ export class WorkerLife {
     readonly words: Int32Array,
     readonly port: MessagePort,
   ) {}
-}
 
-export interface Overdue {
-  /** Which callbacks are over the limit, as text: the same text twice is the same callbacks. */
-  readonly seen: string;
-  /** Their slots, less those whose messages are settled already: such a slot may be another message's by now. */
-  readonly slots: ReadonlySet<number>;
-  /** When the oldest callback that runs began, microseconds; `time` if none runs. */
-  readonly oldest: number;
-}
-
-/** Callbacks that began before `time` - `limit` (microseconds). */
-export function readOverdue(words: Int32Array, concurrency: number, time: number, limit: number): Overdue {
-  const slots = new Set<number>();
-  let seen = '';
-  let oldest = time;
-  for (let row = 0; row < concurrency; row++) {
-    const at = block.TABLE + row * RUNNING_WORDS;
-    const index = Atomics.load(words, at) - 1;
-    if (index < 0) continue;
-    const since = fromWords(words[at + 1]!, words[at + 2]!);
-    oldest = Math.min(oldest, since);
-    if (time - since < limit) continue;
-    seen += `${row}:${index}:${since} `;
-    if (words[at + 3] === 0) slots.add(index);
+  get threadId(): number {
+    return this.thread?.threadId ?? -1;
   }
-  return { seen, slots, oldest };
 }
 
 /** An error of a worker thread, put together again. */

@@ -16,7 +16,7 @@ export async function retrying(signal: AbortSignal, attempt: (count: number) => 
 }
 
 /** Resolves after so many milliseconds, or when the signal aborts. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+export function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);

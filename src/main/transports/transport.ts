@@ -64,7 +64,7 @@ export interface SourceOptions {
 }
 
 export interface SourceEvents {
-  /** A generation is about to begin; names of server-named queues are known now. */
+  /** Deliveries with these consumer tags are about to come. */
   queues(byConsumerTag: Readonly<Record<string, string>>): void;
   generationEnded(): void;
   disconnected(error: KombuError): void;

@@ -12,14 +12,14 @@
  *
  * Pure: writes into a buffer it is given, knows no socket and no clock.
  */
+
 import { BASIC_ACK, BASIC_NACK, BASIC_REJECT, SETTLE_FRAME_SIZE, writeSettle } from '../../../codec/amqp/frames.js';
+import { verdict } from '../../../pool/layout.js';
 
 const NIL = -1;
 
-const OPEN = 0;
-export const ACK = 1;
-export const REJECT = 2;
-export const REQUEUE = 3;
+const OPEN = verdict.NONE;
+export const { ACK, REJECT, REQUEUE } = verdict;
 export type LedgerVerdict = typeof ACK | typeof REJECT | typeof REQUEUE;
 
 export class Ledger {
@@ -72,9 +72,9 @@ export class Ledger {
   }
 
   /** Settles an entry; `write` will tell the broker. An entry is settled once: its number is used again afterwards. */
-  settle(entry: number, verdict: LedgerVerdict): void {
+  settle(entry: number, outcome: LedgerVerdict): void {
     if (this.#verdict[entry] !== OPEN) throw new RangeError(`ledger entry ${entry} is settled twice`);
-    this.#verdict[entry] = verdict;
+    this.#verdict[entry] = outcome;
     this.#unsent++;
   }
 

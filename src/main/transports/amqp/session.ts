@@ -7,6 +7,7 @@
  *               └──────── 100 ms × 2, ± 20 %, ≤ 2 s ◀──────┤
  *                          declare, consume one tag ◀──────┘ consumer cancelled by the broker
  */
+import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { ConsumerCancelled, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
@@ -23,8 +24,6 @@ import { Tap } from './tap.js';
 export interface SessionOptions extends SourceOptions {
   readonly parameters: ConnectionParameters;
   readonly frameMax: number;
-  /** One consumer tag for each queue. */
-  readonly tags: readonly string[];
   /** Aborts when nothing more is to be taken: no connection, channel or consumer is made from then on. */
   readonly signal: AbortSignal;
 }
@@ -50,9 +49,10 @@ export class Session {
   #consuming: amqplib.Channel | undefined;
   /** Every tag was consumed on the present channel: whatever goes from now on is a loss to mend. */
   #setUp = false;
-  /** Tags that the broker consumes for. */
-  readonly #active = new Set<string>();
-  #names: Record<string, string> = {};
+  /** The tag that the broker consumes a queue with, by the queue's place in the list. */
+  readonly #active = new Map<number, string>();
+  readonly #prefix = `mozuku-${randomBytes(6).toString('hex')}`;
+  #lastTag = 0;
   #mending = false;
   /** Why the broker cancelled a consumer during the set-up. */
   #cancelled: KombuError | undefined;
@@ -109,9 +109,13 @@ export class Session {
   /** Declares everything and consumes every queue: on the living channel, else on a new one, which begins a generation. */
   async consume(signal: AbortSignal): Promise<void> {
     this.#signal = signal;
-    await this.#declareAll();
+    signal.throwIfAborted();
+    const names: string[] = [];
+    for (const queue of this.#options.queues) names.push(await this.#declareOne(queue));
     const channel = this.#consuming ?? (await this.#openChannel());
-    for (const tag of this.#options.tags) if (!this.#active.has(tag)) await this.#consumeOne(channel, tag);
+    for (const [place, name] of names.entries()) {
+      if (!this.#active.has(place)) await this.#consumeOne(channel, place, name);
+    }
     if (!this.#connection.open) throw this.#connection.reason ?? new KombuError('the connection was closed');
     this.#setUp = true;
     // A consumer may have been cancelled while the others were being set up.
@@ -120,7 +124,7 @@ export class Session {
   }
 
   get #isWhole(): boolean {
-    return this.#active.size === this.#options.tags.length;
+    return this.#active.size === this.#options.queues.length;
   }
 
   /** basic.cancel, and its answer. What has come stays to be settled on the channel. */
@@ -128,7 +132,7 @@ export class Session {
     this.#setUp = false;
     const channel = this.#consuming;
     if (channel === undefined) return;
-    const cancelling = Promise.all([...this.#active].map((tag) => channel.cancel(tag)));
+    const cancelling = Promise.all([...this.#active.values()].map((tag) => channel.cancel(tag)));
     try {
       await withDeadline(cancelling, 'cancelling the consumers', deadline);
     } catch (error) {
@@ -159,15 +163,6 @@ export class Session {
   /** Waits for the broker, as long as something is still to be taken. */
   #ask<T>(work: PromiseLike<T>, doing: string): Promise<T> {
     return withDeadline(Promise.resolve(work), doing, DECLARE_TIMEOUT, this.#signal);
-  }
-
-  async #declareAll(): Promise<void> {
-    this.#signal.throwIfAborted();
-    this.#names = {};
-    for (const [index, queue] of this.#options.queues.entries()) {
-      this.#names[this.#options.tags[index]!] = await this.#declareOne(queue);
-    }
-    this.#events.queues(this.#names);
   }
 
   async #declareOne(queue: Queue): Promise<string> {
@@ -202,33 +197,33 @@ export class Session {
     return channel;
   }
 
-  async #consumeOne(channel: amqplib.Channel, consumerTag: string): Promise<void> {
-    const name = this.#names[consumerTag]!;
-    const queue = this.#queueOf(consumerTag);
+  /** Each time with a tag of its own: a queue's name may be another one now, and messages of the old one still run. */
+  async #consumeOne(channel: amqplib.Channel, place: number, name: string): Promise<void> {
+    const queue = this.#options.queues[place]!;
+    const consumerTag = `${this.#prefix}-${++this.#lastTag}`;
+    this.#events.queues({ [consumerTag]: name });
     const options = {
       consumerTag,
       noAck: false,
       arguments: toTable({ ...queue.consumerArguments, ...this.#options.consumerArguments }, 'consumerArguments'),
     };
+    let cancelled = false;
     const onMessage = (message: amqplib.ConsumeMessage | null): void => {
       // Deliveries never come this way: the tap keeps them. Null says that the broker cancelled the consumer.
-      if (message === null) this.#cancelledByBroker(channel, consumerTag);
+      if (message !== null) return;
+      cancelled = true;
+      this.#cancelledByBroker(channel, place, name);
     };
     await this.#ask(channel.consume(name, onMessage, options), `consuming from '${name}'`);
-    this.#active.add(consumerTag);
-  }
-
-  #queueOf(consumerTag: string): Queue {
-    return this.#options.queues[this.#options.tags.indexOf(consumerTag)]!;
+    if (!cancelled) this.#active.set(place, consumerTag);
   }
 
   /** The queue was deleted, or moved. What else the channel consumes goes on. */
-  #cancelledByBroker(channel: amqplib.Channel, consumerTag: string): void {
-    this.#active.delete(consumerTag);
+  #cancelledByBroker(channel: amqplib.Channel, place: number, queue: string): void {
     if (this.#consuming !== channel) return;
-    const queue = this.#names[consumerTag];
+    this.#active.delete(place);
     const error = new ConsumerCancelled(`the broker cancelled the consumer of '${queue}': was the queue deleted?`, {
-      details: { queue, consumerTag },
+      details: { queue },
     });
     this.#cancelled = error;
     this.#mend(error);

@@ -7,7 +7,6 @@
  * Whatever is lost is told once (`disconnected`, and `error` for what somebody may have to do something about), and once it is
  * all consumed again (`reconnected`).
  */
-import { randomBytes } from 'node:crypto';
 import { ClosedError, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { amqpTransportOptions } from '../../url.js';
@@ -34,9 +33,7 @@ export class AmqpSource implements Source {
     const { transportOptions } = options.parameters;
     const frameMax = Math.min(amqpTransportOptions(transportOptions).frameMax, LARGEST_FRAME);
     const parameters = { ...options.parameters, transportOptions: { ...transportOptions, frameMax } };
-    const id = randomBytes(6).toString('hex');
-    const tags = options.queues.map((_, index) => `mozuku-${id}-${index}`);
-    this.#options = { ...options, parameters, frameMax, tags };
+    this.#options = { ...options, parameters, frameMax };
     this.#events = events;
     this.#sessionEvents = {
       queues: (names) => events.queues(names),
