@@ -215,7 +215,9 @@ brokerTest(
     assert.equal(letter.headers.tenant, 'a');
     assert.deepEqual({ ...(letter.headers.nested as object) }, { '!': 'bogus' });
     assert.equal(letter.headers['x-mozuku-dropped-headers'], 'large');
-    const { ready } = await waitForQueue(broker.ctl, queue.name, ({ unacked }) => unacked === 0);
-    assert.equal(ready, 0);
+    assert.deepEqual(letter.headers['x-mozuku-cc'], [copies.name]);
+    // The message's own copy, and none of its dead letter.
+    await waitForQueue(broker.ctl, copies.name, ({ ready }) => ready === 1);
+    await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready + unacked === 0);
   },
 );
