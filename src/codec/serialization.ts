@@ -15,8 +15,10 @@ import {
   MessageTooLarge,
   SerializerNotInstalled,
 } from '../errors.js';
+import { inContext } from './context.js';
 import { parseJson, stringifyJson } from './json.js';
 import { packMsgpack, unpackMsgpack } from './msgpack.js';
+import { parseYaml, stringifyYaml } from './yaml.js';
 
 /** Encodes one value. Text is sent in the charset the serializer was registered with. */
 export type Encoder = (value: unknown) => string | Uint8Array;
@@ -180,7 +182,7 @@ export function decodeBody(
   }
   if (body.length > maxBytes) {
     throw new MessageTooLarge(`the body has ${body.length} bytes, more than maxDecodedBytes allows (${maxBytes})`, {
-      details: { limit: 'maxDecodedBytes', maxBytes, bytes: body.length },
+      details: { serializer: decoder.name, contentType, limit: 'maxDecodedBytes', maxBytes, bytes: body.length },
     });
   }
   const encoding = contentEncoding === 'utf-8' ? contentEncoding : charsetOf(contentType, contentEncoding);
@@ -188,8 +190,9 @@ export function decodeBody(
   try {
     return decoder.decode(body, encoding, owned);
   } catch (error) {
-    if (error instanceof KombuError) throw error;
-    throw new DecodeError(`serializer '${decoder.name}' failed: ${textOf(error)}`, { cause: error });
+    const facts = { serializer: decoder.name, contentType, contentEncoding, bytes: body.length };
+    if (error instanceof KombuError) throw inContext(error, facts);
+    throw inContext(new DecodeError(`serializer '${decoder.name}' failed: ${textOf(error)}`, { cause: error }), facts);
   }
 }
 
@@ -303,6 +306,9 @@ const decodeJson = (body: Buffer, encoding: string): unknown =>
     ? parseJson(decodeUtf8(body), body)
     : parseJson(decodeText(body, encoding));
 
+const decodeYaml = (body: Buffer, encoding: string): unknown =>
+  parseYaml(isBinary(encoding) ? decodeUtf8(body) : decodeText(body, encoding));
+
 function encodePlainText(value: unknown): string {
   if (typeof value === 'string') return value;
   throw new EncodeError(
@@ -317,6 +323,8 @@ serializers.set('text', { contentType: 'text/plain', contentEncoding: 'utf-8', e
 serializers.set('raw', { contentType: RAW, contentEncoding: 'binary', encode: null });
 decoders.set('application/json', { name: 'json', decode: decodeJson });
 decoders.set('application/x-msgpack', { name: 'msgpack', decode: unpackMsgpack });
+serializers.set('yaml', { contentType: 'application/x-yaml', contentEncoding: 'utf-8', encode: stringifyYaml });
+decoders.set('application/x-yaml', { name: 'yaml', decode: decodeYaml });
 decoders.set('text/plain', { name: 'text', decode: plain });
 decoders.set('application/text', { name: 'text', decode: plain });
 decoders.set(RAW, { name: 'raw', decode: plain });
