@@ -10,7 +10,10 @@ export interface CodecBackend {
   readonly alternatives: Readonly<Record<string, string>>;
 }
 
-type Backends = readonly { readonly name: string; readonly found: { readonly value: unknown } | { readonly missing: string } }[];
+type Backends = readonly {
+  readonly name: string;
+  readonly found: { readonly value: unknown } | { readonly missing: string };
+}[];
 
 /** One entry a codec. The answer is this thread's: an addon may load on one thread and not on another. */
 export function codecBackends(): CodecBackend[] {

@@ -12,12 +12,12 @@ import { decodeBzip2 } from './compressions/bzip2-decoder.js';
 import { encodeBzip2 } from './compressions/bzip2-encoder.js';
 import { tooLarge } from './compressions/limit.js';
 import { decodeLz4, encodeLz4 } from './compressions/lz4.js';
-import { lz4Backend, type Lz4Backend } from './compressions/lz4-backend.js';
+import { type Lz4Backend, lz4Backend } from './compressions/lz4-backend.js';
 import { decodeXz } from './compressions/xz.js';
 import { encodeXz } from './compressions/xz-encoder.js';
 import { decodeBrotli, decodeZlib, encodeBrotli, encodeZlib } from './compressions/zlib.js';
 import { decodeZstd } from './compressions/zstd.js';
-import { zstdBackend, type ZstdBackend } from './compressions/zstd-backend.js';
+import { type ZstdBackend, zstdBackend } from './compressions/zstd-backend.js';
 import { inContext } from './context.js';
 
 /** Compresses one body. */
@@ -111,7 +111,8 @@ export function decompress(body: Buffer, nameOrType: string, options: { readonly
 
 function asDecodeError(error: unknown, name: string, maxBytes: number): KombuError {
   // A decoder of several streams names what was left of the limit; the user knows the whole of it.
-  if (error instanceof MessageTooLarge && error.details.limit === 'maxDecodedBytes') return tooLarge(maxBytes, error.cause);
+  if (error instanceof MessageTooLarge && error.details.limit === 'maxDecodedBytes')
+    return tooLarge(maxBytes, error.cause);
   if (error instanceof KombuError) return error;
   if ((error as { code?: unknown } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE') return tooLarge(maxBytes, error);
   return new DecodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
@@ -125,12 +126,12 @@ function bufferOf(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-
 // What is there from the start. Optional packages are looked for when a body first needs them.
 
 const NO_LZ4 =
   "lz4: neither package 'lz4' nor 'lz4-napi' works here: npm install lz4-napi (or lz4, which is faster and needs a compiler)";
-const NO_ZSTD = "zstd: this Node has none, and package 'zstd-codec' does not work here: npm install zstd-codec, or Node 22.15";
+const NO_ZSTD =
+  "zstd: this Node has none, and package 'zstd-codec' does not work here: npm install zstd-codec, or Node 22.15";
 
 function lz4(ErrorClass: typeof DecodeError | typeof EncodeError): Lz4Backend {
   const backend = lz4Backend();

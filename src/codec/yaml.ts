@@ -7,7 +7,16 @@
  * PyYAML's expressions, taken over one by one, and not the package's.
  */
 import { Buffer } from 'node:buffer';
-import type { CreateNodeOptions, DocumentOptions, ParseOptions, ScalarTag, SchemaOptions, Tags, ToJSOptions, ToStringOptions } from 'yaml';
+import type {
+  CreateNodeOptions,
+  DocumentOptions,
+  ParseOptions,
+  ScalarTag,
+  SchemaOptions,
+  Tags,
+  ToJSOptions,
+  ToStringOptions,
+} from 'yaml';
 import { DecodeError, EncodeError } from '../errors.js';
 import { load, once } from './optional.js';
 
@@ -18,7 +27,12 @@ const MAX_DEPTH = 500;
 
 type Options = ParseOptions & DocumentOptions & SchemaOptions & ToJSOptions & ToStringOptions & CreateNodeOptions;
 
-const scalar = (tag: string, test: RegExp, resolve: (text: string) => unknown, more: Partial<ScalarTag> = {}): ScalarTag => ({
+const scalar = (
+  tag: string,
+  test: RegExp,
+  resolve: (text: string) => unknown,
+  more: Partial<ScalarTag> = {},
+): ScalarTag => ({
   tag: `tag:yaml.org,2002:${tag}`,
   default: true,
   test,
@@ -87,10 +101,15 @@ const PYYAML: readonly ScalarTag[] = [
     createNode: (_schema, value) => new (yaml().Scalar)(value ?? null),
     stringify: () => 'null',
   }),
-  scalar('bool', /^(?:yes|Yes|YES|true|True|TRUE|on|On|ON|no|No|NO|false|False|FALSE|off|Off|OFF)$/, (text) => /^(?:yes|true|on)$/i.test(text), {
-    identify: (value) => typeof value === 'boolean',
-    stringify: ({ value }) => String(value),
-  }),
+  scalar(
+    'bool',
+    /^(?:yes|Yes|YES|true|True|TRUE|on|On|ON|no|No|NO|false|False|FALSE|off|Off|OFF)$/,
+    (text) => /^(?:yes|true|on)$/i.test(text),
+    {
+      identify: (value) => typeof value === 'boolean',
+      stringify: ({ value }) => String(value),
+    },
+  ),
   scalar(
     'int',
     /^(?:[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+)$/,
@@ -122,8 +141,8 @@ const PYYAML: readonly ScalarTag[] = [
     identify: (value) => value instanceof Uint8Array,
     stringify: ({ value }) => `"${Buffer.from(value as Uint8Array).toString('base64')}"`,
   },
-  // What PyYAML refuses without quotes, so that it is written in quotes; read, it is the text.
-  scalar('value', /^=$/, (text) => text),
+  // What PyYAML refuses or reads differently without quotes, so that it is written in quotes; read, it is the text.
+  scalar('value', /^(?:=|<<)$|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/, (text) => text),
 ];
 
 const module = once(() => load('yaml') as typeof import('yaml'));
@@ -137,21 +156,26 @@ function yaml(): typeof import('yaml') {
 const options: Options = {
   version: '1.1',
   schema: 'failsafe', // text, lists and maps; the rest is above
-  merge: true,
-  customTags: (tags: Tags): Tags => [...tags, ...PYYAML, 'merge'],
+  customTags: (tags: Tags): Tags => [...tags, ...PYYAML, 'set'],
   uniqueKeys: false, // as PyYAML: the last one counts
-  logLevel: 'silent', // warnings are errors here, see below
+  logLevel: 'error', // warnings are errors here, see below
   prettyErrors: false, // they quote the body
   aliasDuplicateObjects: false,
   lineWidth: 0,
+  // Text is plain or in double quotes, nothing else: see writable
+  blockQuote: false,
+  singleQuote: false,
 };
+
+/** Reading knows merge keys (`<<: *base`) as well; writing, the package would take the text `<<` for one. */
+const readOptions: Options = { ...options, customTags: (tags: Tags): Tags => [...tags, 'merge', ...PYYAML, 'set'] };
 
 /** Reads the one document of a body. Throws `DecodeError`; its text never quotes the body. */
 export function parseYaml(text: string): unknown {
   const { parseDocument } = yaml();
   if (isDeep(text)) throw new DecodeError('yaml: the body is nested too deeply');
   try {
-    const document = parseDocument(text, options);
+    const document = parseDocument(text, readOptions);
     const [error] = document.errors;
     if (error !== undefined) {
       throw new DecodeError(`yaml: not valid YAML at character ${error.pos[0]} (${error.code})`, { cause: error });
@@ -159,14 +183,16 @@ export function parseYaml(text: string): unknown {
     // An unknown tag: Python's safe_load refuses it, and what it tags must not pass for plain data.
     const [warning] = document.warnings;
     if (warning !== undefined) {
-      throw new DecodeError(`yaml: a tag at character ${warning.pos[0]} that plain data does not have`, { cause: warning });
+      throw new DecodeError(`yaml: a tag at character ${warning.pos[0]} that plain data does not have`, {
+        cause: warning,
+      });
     }
     return document.toJS({ maxAliasCount: MAX_ALIASED });
   } catch (error) {
     if (error instanceof DecodeError) throw error;
     if (error instanceof RangeError) throw new DecodeError('yaml: the body is nested too deeply', { cause: error });
     if (error instanceof ReferenceError) {
-      throw new DecodeError('yaml: aliases stand for too much, or for what contains them', { cause: error });
+      throw new DecodeError('yaml: aliases stand for too much, or for nothing', { cause: error });
     }
     throw new DecodeError('yaml: the body cannot be read', { cause: error });
   }
@@ -175,13 +201,24 @@ export function parseYaml(text: string): unknown {
 /** Writes one document. Throws `EncodeError`. */
 export function stringifyYaml(value: unknown): string {
   try {
-    return yaml().stringify(value ?? null, options);
+    return writable(yaml().stringify(value ?? null, options));
   } catch (error) {
     if (error instanceof RangeError) {
       throw new EncodeError('yaml: the value is nested too deeply, or contains itself', { cause: error });
     }
     throw new EncodeError(`yaml: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
+}
+
+/**
+ * PyYAML takes some characters for line ends and refuses others, unless they are escaped; the package escapes neither.
+ * A text with one of them is in double quotes, by the last rule above.
+ */
+function writable(text: string): string {
+  return text.replace(
+    /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }
 
 /**

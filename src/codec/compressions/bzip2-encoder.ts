@@ -79,7 +79,7 @@ function writeBlock(bits: BitWriter, block: Uint8Array): void {
  */
 function sortRotations(block: Uint8Array): { sorted: Uint8Array; origin: number } {
   const n = block.length;
-  let order = new Int32Array(n);
+  const order = new Int32Array(n);
   let spare = new Int32Array(n);
   let rank = new Int32Array(n);
   let nextRank = new Int32Array(n);

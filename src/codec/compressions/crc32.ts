@@ -2,7 +2,8 @@
 import zlib from 'node:zlib';
 
 /** The reflected one, as an unsigned number. @types/node for Node 20 lacks it; Node has it from 20.15 on. */
-export const crc32 = (bytes: Uint8Array): number => (zlib as unknown as { crc32(bytes: Uint8Array): number }).crc32(bytes);
+export const crc32 = (bytes: Uint8Array): number =>
+  (zlib as unknown as { crc32(bytes: Uint8Array): number }).crc32(bytes);
 
 /** Table of the straight one: the highest bit first. */
 export const CRC32_STRAIGHT = new Int32Array(256);

@@ -61,8 +61,10 @@ export function decodeLz4(backend: Lz4Backend, body: Buffer, maxBytes: number): 
       if (at > body.length) throw cutOff();
       continue;
     }
-    if (magic === LEGACY_MAGIC) throw bad("this is the legacy format, which is not read: write frames ('lz4', not 'lz4 -l')");
-    if (magic !== MAGIC) throw bad(at === 0 ? 'this is no LZ4 frame' : `${body.length - at} bytes follow the last frame`);
+    if (magic === LEGACY_MAGIC)
+      throw bad("this is the legacy format, which is not read: write frames ('lz4', not 'lz4 -l')");
+    if (magic !== MAGIC)
+      throw bad(at === 0 ? 'this is no LZ4 frame' : `${body.length - at} bytes follow the last frame`);
     const frame = readHeader(body, at + 4);
     const end = endOfBlocks(body, frame);
     const part = decodeFrame(backend, body, frame, maxBytes, total);
@@ -178,7 +180,9 @@ export function encodeLz4(backend: Lz4Backend, body: Buffer): Buffer {
   const code = number === -1 ? BLOCK_SIZES.length - 1 : number;
   const blockSize = BLOCK_SIZES[code]!;
   const blocks = Math.ceil(body.length / blockSize);
-  const output = Buffer.allocUnsafe(HEADER_BYTES + blocks * 4 + encodeBound(blockSize < body.length ? blockSize : body.length) + body.length + 8);
+  const output = Buffer.allocUnsafe(
+    HEADER_BYTES + blocks * 4 + encodeBound(Math.min(blockSize, body.length)) + body.length + 8,
+  );
   output.writeUInt32LE(MAGIC);
   output[4] = VERSION | INDEPENDENT | CONTENT_SIZE | CONTENT_CHECKSUM;
   output[5] = (code + 4) << 4;

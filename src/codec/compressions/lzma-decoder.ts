@@ -81,7 +81,8 @@ export class LzmaDecoder {
         const previous = at > start ? output[at - 1]! : 0;
         const context = (((at - start) & this.#literalMask) << this.#lc) + (previous >> (8 - this.#lc));
         const table = M.LITERAL + 0x300 * context;
-        output[at] = this.#state < 7 ? this.#literal(table) : this.#matchedLiteral(table, this.#back(output, start, at));
+        output[at] =
+          this.#state < 7 ? this.#literal(table) : this.#matchedLiteral(table, this.#back(output, start, at));
         at++;
         this.#state = M.afterLiteral(this.#state);
         continue;

@@ -190,21 +190,30 @@ class LzmaEncoder {
 
   #lengthOf(coder: number, length: number, position: number): void {
     this.#bit(coder + M.LENGTH_CHOICE, length < 8 ? 0 : 1);
-    if (length < 8) return this.#tree(coder + M.LENGTH_LOW + position * 8, length, 3);
+    if (length < 8) {
+      this.#tree(coder + M.LENGTH_LOW + position * 8, length, 3);
+      return;
+    }
     this.#bit(coder + M.LENGTH_CHOICE2, length < 16 ? 0 : 1);
-    if (length < 16) return this.#tree(coder + M.LENGTH_MID + position * 8, length - 8, 3);
-    this.#tree(coder + M.LENGTH_HIGH, length - 16, 8);
+    if (length < 16) this.#tree(coder + M.LENGTH_MID + position * 8, length - 8, 3);
+    else this.#tree(coder + M.LENGTH_HIGH, length - 16, 8);
   }
 
   #distanceOf(distance: number, lengthState: number): void {
     const table = M.DISTANCE_SLOT + lengthState * 64;
-    if (distance < 4) return this.#tree(table, distance, 6);
+    if (distance < 4) {
+      this.#tree(table, distance, 6);
+      return;
+    }
     const top = 31 - Math.clz32(distance);
     const slot = top * 2 + ((distance >>> (top - 1)) & 1);
     this.#tree(table, slot, 6);
     const bits = top - 1;
     const base = (2 | (slot & 1)) << bits;
-    if (slot < 14) return this.#reverseTree(M.DISTANCE_SPECIAL + base - slot, distance - base, bits);
+    if (slot < 14) {
+      this.#reverseTree(M.DISTANCE_SPECIAL + base - slot, distance - base, bits);
+      return;
+    }
     for (let i = bits - 1; i >= 4; i--) {
       this.#range >>>= 1;
       if ((distance >>> i) & 1) this.#low += this.#range;

@@ -17,8 +17,8 @@ import { DecodeError } from '../../errors.js';
 import { crc32 } from './crc32.js';
 import { crc64 } from './crc64.js';
 import { tooLarge } from './limit.js';
-import { decodeLzma2, walkLzma2 } from './lzma2.js';
 import { decodeAlone, isAlone } from './lzma-alone.js';
+import { decodeLzma2, walkLzma2 } from './lzma2.js';
 
 export const XZ_MAGIC = Buffer.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00);
 const FOOTER_MAGIC = Buffer.from('YZ');
@@ -53,12 +53,17 @@ export function decodeXz(body: Buffer, maxBytes: number): Buffer {
     if (!body.subarray(at, at + 6).equals(XZ_MAGIC)) {
       throw bad(at === 0 ? 'this is no xz stream' : `${body.length - at} bytes follow the last stream`);
     }
-    at = decodeStream(body, at, (output) => {
-      length += output.length;
-      parts.push(output);
-    }, (size) => {
-      if (size > maxBytes - length) throw tooLarge(maxBytes);
-    });
+    at = decodeStream(
+      body,
+      at,
+      (output) => {
+        length += output.length;
+        parts.push(output);
+      },
+      (size) => {
+        if (size > maxBytes - length) throw tooLarge(maxBytes);
+      },
+    );
   }
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts, length);
 }
@@ -90,7 +95,8 @@ function decodeStream(
     const checkBytes = CHECK_BYTES[kind]!;
     if (padded + checkBytes > body.length) throw cutOff();
     if (body.subarray(end, padded).some((byte) => byte !== 0)) throw bad('the padding of a block is not zero');
-    if (!checksum(output).equals(body.subarray(padded, padded + checkBytes))) throw bad('a block does not have its checksum');
+    if (!checksum(output).equals(body.subarray(padded, padded + checkBytes)))
+      throw bad('a block does not have its checksum');
     records.push([end - at + checkBytes, size]);
     take(output);
     at = padded + checkBytes;
@@ -113,7 +119,8 @@ function decodeStream(
 function readBlockHeader(body: Buffer, start: number): { at: number; packed: number; size: number } {
   const end = start + (body[start]! + 1) * 4;
   if (end > body.length) throw cutOff();
-  if (crc32(body.subarray(start, end - 4)) !== body.readUInt32LE(end - 4)) throw bad('a block header does not have its checksum');
+  if (crc32(body.subarray(start, end - 4)) !== body.readUInt32LE(end - 4))
+    throw bad('a block header does not have its checksum');
   const flags = body[start + 1]!;
   const fields = new Integers(body, start + 2, end - 4);
   const packed = flags & 0x40 ? fields.next() : -1;

@@ -205,7 +205,8 @@ const codec = once((): ZstdBackend => {
       const take = (piece: Uint8Array): void => void pieces.push(Buffer.from(piece));
       try {
         let good = stream.begin(LEVEL);
-        for (let at = 0; good && at < body.length; at += PIECE) good = stream.transform(body.subarray(at, at + PIECE), take);
+        for (let at = 0; good && at < body.length; at += PIECE)
+          good = stream.transform(body.subarray(at, at + PIECE), take);
         if (!good || !stream.end(take)) throw new EncodeError('zstd: zstd-codec failed');
       } finally {
         stream.delete();
