@@ -70,8 +70,9 @@ export function decodeLinked(
 ): number {
   const history = at - HEADROOM;
   if (history === 0) return backend.decodeBlock(input, start, end, output.subarray(at, limit));
-  // A match is four bytes: what is missing is made up, once it is sure that the block does not refer to it.
-  if (history < 4 && measureBlock(input, start, end, history) < 0) return -1;
+  // Later blocks cannot reach further than what is there. Early ones must not see the four bytes, nor, since a match is
+  // four bytes long, what is made up where there are fewer.
+  if (history < REACH && measureBlock(input, start, end, history) < 0) return -1;
   const n = Math.min(Math.max(history, 4), REACH);
   const from = at - n;
   const sequence = Buffer.allocUnsafe(1 + Math.ceil(n / 255) + n + 2 + end - start);
