@@ -54,7 +54,13 @@ const node = once((): ZstdBackend => {
       checkWindow(frame, Math.max(NODE_MAX_WINDOW, maxBytes), '');
       const expected = frame.contentSize < 0 ? frame.possible : frame.contentSize;
       const chunkSize = Math.min(Math.max(expected, 1024), 256 * 1024);
-      return zstdDecompressSync(bytes, { maxOutputLength: Math.max(maxBytes, 1), chunkSize });
+      try {
+        return zstdDecompressSync(bytes, { maxOutputLength: Math.max(maxBytes, 1), chunkSize });
+      } catch (error) {
+        const { code, message } = error as { code?: unknown; message?: unknown };
+        if (code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(maxBytes, error);
+        throw new DecodeError(`zstd: ${message}`, { cause: error });
+      }
     },
     encode: (body) => zstdCompressSync(body, { pledgedSrcSize: body.length }),
   };
