@@ -92,21 +92,17 @@ export function compress(body: Uint8Array, name: string): Compressed {
 export function decompress(body: Buffer, nameOrType: string, options: { readonly maxBytes?: number } = {}): Buffer {
   const { maxBytes = DEFAULT_MAX_DECODED_BYTES } = options;
   const method = methods.get(nameOrType);
-  const facts = { compression: nameOrType, bytes: body.length };
-  if (method === undefined) {
-    throw inContext(new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`), facts);
-  }
-  if (method.decode === null) {
-    throw inContext(new DecodeError(`compression: '${nameOrType}' has no decoder`), facts);
-  }
-  let result: Buffer;
   try {
-    result = bufferOf(method.decode(body, maxBytes));
+    if (method === undefined)
+      throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
+    if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
+    const result = bufferOf(method.decode(body, maxBytes));
+    if (result.length > maxBytes) throw tooLarge(maxBytes);
+    return result;
   } catch (error) {
+    const facts = { compression: nameOrType, bytes: body.length };
     throw inContext(asDecodeError(error, nameOrType, maxBytes), facts);
   }
-  if (result.length > maxBytes) throw inContext(tooLarge(maxBytes), facts);
-  return result;
 }
 
 function asDecodeError(error: unknown, name: string, maxBytes: number): KombuError {

@@ -66,8 +66,9 @@ export function decodeLz4(backend: Lz4Backend, body: Buffer, maxBytes: number): 
     if (magic !== MAGIC)
       throw bad(at === 0 ? 'this is no LZ4 frame' : `${body.length - at} bytes follow the last frame`);
     const frame = readHeader(body, at + 4);
-    const end = endOfBlocks(body, frame);
-    const part = decodeFrame(backend, body, frame, maxBytes, total);
+    const outline = walkBlocks(body, frame);
+    const { end } = outline;
+    const part = decodeFrame(backend, body, frame, outline, maxBytes, total);
     if (frame.flags & CONTENT_CHECKSUM) {
       if (end + 4 > body.length) throw cutOff();
       if (backend.hash(part) !== body.readUInt32LE(end)) throw bad('the content does not have the checksum it claims');
@@ -103,57 +104,59 @@ function readHeader(body: Buffer, start: number): Frame {
   return { flags, blockSize, contentSize, blocks: at + 1 };
 }
 
-/** Walks the blocks to the end mark; the position behind it. Makes sure that all of them lie within the body. */
-function endOfBlocks(body: Buffer, { flags, blockSize, blocks }: Frame): number {
+interface Outline {
+  /** The position behind the end mark. */
+  readonly end: number;
+  readonly count: number;
+  /** How long the content can be at most; exact where the header does not say how long it is. */
+  readonly possible: number;
+}
+
+/** Walks the blocks to the end mark. Makes sure that all of them lie within the body. */
+function walkBlocks(body: Buffer, { flags, blockSize, contentSize, blocks }: Frame): Outline {
   const trailer = flags & BLOCK_CHECKSUMS ? 4 : 0;
   let at = blocks;
-  for (;;) {
+  let possible = 0;
+  for (let count = 0; ; count++) {
     if (at + 4 > body.length) throw cutOff();
     const head = body.readUInt32LE(at);
     at += 4;
-    if (head === 0) return at;
+    if (head === 0) return { end: at, count, possible };
     const length = head & ~STORED;
     if (length > blockSize) throw bad('a block is longer than the header allows');
-    at += length + trailer;
-    if (at > body.length) throw cutOff();
-  }
-}
-
-/** How long the content can be at most; exact where the header does not say how long it is. */
-function measureContent(body: Buffer, { flags, blockSize, contentSize, blocks }: Frame): number {
-  const trailer = flags & BLOCK_CHECKSUMS ? 4 : 0;
-  let at = blocks;
-  let size = 0;
-  for (;;) {
-    const head = body.readUInt32LE(at);
-    at += 4;
-    if (head === 0) return size;
-    const length = head & ~STORED;
-    let block = length;
+    const end = at + length;
+    if (end + trailer > body.length) throw cutOff();
+    let size = length;
     if (head < STORED) {
-      const history = flags & INDEPENDENT ? 0 : size;
-      block = contentSize < 0 ? measureBlock(body, at, at + length, history) : Math.min(length * MAX_RATIO, blockSize);
-      if (block < 0 || block > blockSize) throw bad('a block is damaged');
+      const history = flags & INDEPENDENT ? 0 : possible;
+      size = contentSize < 0 ? measureBlock(body, at, end, history) : Math.min(length * MAX_RATIO, blockSize);
+      if (size < 0 || size > blockSize) throw bad('a block is damaged');
     }
-    size += block;
-    at += length + trailer;
+    possible += size;
+    at = end + trailer;
   }
 }
 
-function decodeFrame(backend: Lz4Backend, body: Buffer, frame: Frame, maxBytes: number, before: number): Buffer {
-  const { flags, blockSize, contentSize } = frame;
-  const possible = measureContent(body, frame);
+function decodeFrame(
+  backend: Lz4Backend,
+  body: Buffer,
+  { flags, blockSize, contentSize, blocks }: Frame,
+  { count, possible }: Outline,
+  maxBytes: number,
+  before: number,
+): Buffer {
   const size = contentSize < 0 ? possible : contentSize;
   if (size > maxBytes - before) throw tooLarge(maxBytes);
   if (size > possible) throw bad('the header claims more bytes than the blocks can hold');
   const checksums = (flags & BLOCK_CHECKSUMS) !== 0;
-  const output = Buffer.allocUnsafe(HEADROOM + size);
-  let at = frame.blocks;
-  let filled = HEADROOM;
-  for (;;) {
+  const linked = (flags & INDEPENDENT) === 0 && count > 1;
+  const origin = linked ? HEADROOM : 0;
+  const output = Buffer.allocUnsafe(origin + size);
+  let at = blocks;
+  let filled = origin;
+  for (let i = 0; i < count; i++) {
     const head = body.readUInt32LE(at);
     at += 4;
-    if (head === 0) break;
     const end = at + (head & ~STORED);
     if (checksums && backend.hash(body.subarray(at, end)) !== body.readUInt32LE(end)) {
       throw bad('a block does not have the checksum it claims');
@@ -161,14 +164,15 @@ function decodeFrame(backend: Lz4Backend, body: Buffer, frame: Frame, maxBytes: 
     const limit = Math.min(filled + blockSize, output.length);
     let written: number;
     if (head >= STORED) written = end - at > limit - filled ? -1 : body.copy(output, filled, at, end);
-    else if (flags & INDEPENDENT) written = backend.decodeBlock(body, at, end, output.subarray(filled, limit));
-    else written = decodeLinked(backend, body, at, end, output, filled, limit);
+    else if (linked) written = decodeLinked(backend, body, at, end, output, filled, limit);
+    else if (count === 1 && limit === output.length) written = backend.decodeBlock(body, at, end, output);
+    else written = backend.decodeBlock(body, at, end, output.subarray(filled, limit));
     if (written < 0) throw bad('a block is damaged, or longer than the header allows');
     filled += written;
     at = end + (checksums ? 4 : 0);
   }
   if (filled !== output.length) throw bad('the content is shorter than the header claims');
-  return output.subarray(HEADROOM);
+  return linked ? output.subarray(origin) : output;
 }
 
 /**
