@@ -164,7 +164,7 @@ const codec = once((): ZstdBackend => {
     });
   }
 
-  function decodeInPieces(bytes: Buffer, maxBytes: number): Buffer {
+  function decodeInPieces(bytes: Buffer, { start, cuts }: ZstdFrame, maxBytes: number): Buffer {
     const stream = new binding.ZstdDecompressStreamBinding();
     const pieces: Buffer[] = [];
     let length = 0;
@@ -175,9 +175,12 @@ const codec = once((): ZstdBackend => {
     };
     try {
       if (!stream.begin()) throw damaged();
-      for (let at = 0; at < bytes.length; at += PIECE) {
-        if (!stream.transform(bytes.subarray(at, at + PIECE), take)) throw damaged();
-        if (length > maxBytes) throw tooLarge(maxBytes);
+      let at = 0;
+      for (const cut of cuts) {
+        for (const end = cut - start; at < end; at = Math.min(at + PIECE, end)) {
+          if (!stream.transform(bytes.subarray(at, Math.min(at + PIECE, end)), take)) throw damaged();
+          if (length > maxBytes) throw tooLarge(maxBytes);
+        }
       }
       if (!stream.end(take)) throw damaged();
       if (length > maxBytes) throw tooLarge(maxBytes);
@@ -192,9 +195,9 @@ const codec = once((): ZstdBackend => {
     decode: (bytes, frame, maxBytes) => {
       checkWindow(frame, CODEC_MAX_WINDOW, ' here: Node 22.15 or later reads it, or compress with a lower level');
       const { contentSize } = frame;
-      if (contentSize === 0) return decodeInPieces(bytes, 0);
+      if (contentSize === 0) return decodeInPieces(bytes, frame, 0);
       if (contentSize > 0 && contentSize <= AT_ONCE && bytes.length <= AT_ONCE) return decodeAtOnce(bytes, contentSize);
-      return decodeInPieces(bytes, maxBytes);
+      return decodeInPieces(bytes, frame, maxBytes);
     },
     encode: (body) => {
       if (body.length <= AT_ONCE) {

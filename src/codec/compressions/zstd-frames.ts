@@ -15,7 +15,12 @@ export interface ZstdFrame {
   readonly windowSize: number;
   /** The most that the frame's blocks can hold. */
   readonly possible: number;
+  /** Where the frame can be cut, ascending, so that no piece of it holds more than `STRIDE` bytes. Its end is the last. */
+  readonly cuts: readonly number[];
 }
+
+/** See `ZstdFrame.cuts`. */
+const STRIDE = 4 * 1024 * 1024;
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
@@ -65,10 +70,10 @@ function outline(body: Buffer, start: number): ZstdFrame {
   }
   const contentSize = readSize(body, header - sizeBytes, sizeBytes);
   const windowSize = single ? contentSize : windowOf(body[start + 5]!);
-  const { end, possible } = walkBlocks(body, header, Math.min(windowSize, MAX_BLOCK));
+  const { end, possible, cuts } = walkBlocks(body, header, Math.min(windowSize, MAX_BLOCK));
   const frameEnd = end + (descriptor & CHECKSUM ? 4 : 0);
   if (frameEnd > body.length) throw cutOff();
-  return { start, end: frameEnd, contentSize, windowSize, possible };
+  return { start, end: frameEnd, contentSize, windowSize, possible, cuts: [...cuts, frameEnd] };
 }
 
 function readSize(body: Buffer, at: number, bytes: number): number {
@@ -84,10 +89,11 @@ function windowOf(byte: number): number {
   return base + (base / 8) * (byte & 7);
 }
 
-function walkBlocks(body: Buffer, start: number, maxBlock: number): { end: number; possible: number } {
+function walkBlocks(body: Buffer, start: number, maxBlock: number): Pick<ZstdFrame, 'end' | 'possible' | 'cuts'> {
   let at = start;
   let possible = 0;
-  for (;;) {
+  const cuts: number[] = [];
+  for (let cutAt = STRIDE; ; ) {
     if (at + 3 > body.length) throw cutOff();
     const head = body.readUIntLE(at, 3);
     at += 3;
@@ -96,9 +102,13 @@ function walkBlocks(body: Buffer, start: number, maxBlock: number): { end: numbe
     if (type === 3) throw bad('a block has an unknown type');
     if (size > maxBlock) throw bad('a block is longer than its frame allows');
     possible += type === 2 ? maxBlock : size;
+    if (possible > cutAt) {
+      cuts.push(at - 3);
+      cutAt = possible + STRIDE - maxBlock;
+    }
     at += type === 1 ? 1 : size; // type 1: one byte that is repeated
     if (at > body.length) throw cutOff();
-    if (head & 1) return { end: at, possible };
+    if (head & 1) return { end: at, possible, cuts };
   }
 }
 
