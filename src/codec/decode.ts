@@ -3,7 +3,6 @@
  * path every message takes on a worker thread; it must not allocate anything of its own for a plain body.
  */
 import type { Buffer } from 'node:buffer';
-import { DecodeError } from '../errors.js';
 import { decompress } from './compression.js';
 import { inContext } from './context.js';
 import { decodeBody, findDecoder } from './serialization.js';
@@ -32,13 +31,17 @@ export function decodePayload(body: Buffer, info: BodyInfo, limits: DecodeLimits
   const { contentType, contentEncoding, compression } = info;
   const { accept, maxDecodedBytes } = limits;
   const decoder = findDecoder(contentType, accept);
-  if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false);
+  let decompressedBytes: number | undefined;
   try {
+    if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false);
     const plain = decompress(body, compression, { maxBytes: maxDecodedBytes });
+    decompressedBytes = plain.length;
     // A compression of the user's may hand back the very bytes it was given.
     const owned = plain.buffer !== body.buffer;
     return decodeBody(decoder, plain, contentType, contentEncoding, maxDecodedBytes, owned);
   } catch (error) {
-    throw error instanceof DecodeError ? inContext(error, { bytes: body.length, contentType, compression }) : error;
+    const serializer = decoder.name;
+    const bytes = body.length;
+    throw inContext(error, { serializer, contentType, contentEncoding, compression, bytes, decompressedBytes });
   }
 }

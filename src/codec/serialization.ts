@@ -125,7 +125,11 @@ export function loads(
 ): unknown {
   const { accept = DEFAULT_ACCEPT, maxBytes = Number.POSITIVE_INFINITY } = options;
   const decoder = findDecoder(contentType, accept instanceof Set ? accept : prepareAcceptContent([...accept]));
-  return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes, false);
+  try {
+    return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes, false);
+  } catch (error) {
+    throw inContext(error, { serializer: decoder.name, contentType, contentEncoding, bytes: body.length });
+  }
 }
 
 /**
@@ -168,7 +172,10 @@ export function findDecoder(contentType: string | undefined, accept: ReadonlySet
   );
 }
 
-/** Runs a decoder. `owned`: nobody else uses the body's memory. Throws `DecodeError`, `MessageTooLarge`. */
+/**
+ * Runs a decoder. `owned`: nobody else uses the body's memory. Throws `DecodeError`, `MessageTooLarge`, which do not say yet
+ * what arrived: the caller knows that.
+ */
 export function decodeBody(
   decoder: BodyDecoder,
   body: Buffer,
@@ -182,7 +189,7 @@ export function decodeBody(
   }
   if (body.length > maxBytes) {
     throw new MessageTooLarge(`the body has ${body.length} bytes, more than maxDecodedBytes allows (${maxBytes})`, {
-      details: { serializer: decoder.name, contentType, limit: 'maxDecodedBytes', maxBytes, bytes: body.length },
+      details: { limit: 'maxDecodedBytes', maxBytes },
     });
   }
   const encoding = contentEncoding === 'utf-8' ? contentEncoding : charsetOf(contentType, contentEncoding);
@@ -190,9 +197,8 @@ export function decodeBody(
   try {
     return decoder.decode(body, encoding, owned);
   } catch (error) {
-    const facts = { serializer: decoder.name, contentType, contentEncoding, bytes: body.length };
-    if (error instanceof KombuError) throw inContext(error, facts);
-    throw inContext(new DecodeError(`serializer '${decoder.name}' failed: ${textOf(error)}`, { cause: error }), facts);
+    if (error instanceof KombuError) throw error;
+    throw new DecodeError(`serializer '${decoder.name}' failed: ${textOf(error)}`, { cause: error });
   }
 }
 
