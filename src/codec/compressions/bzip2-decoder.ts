@@ -2,9 +2,9 @@
  * Reads bzip2: streams in a row, with their checksums, into an output that grows up to a limit and never past it (a
  * block of 40 bytes can stand for 45 MB).
  *
- * Written here because the packages that do it (seek-bzip, unbzip2-stream) take bytes that follow the stream for
- * nothing, print a deprecation warning or are asynchronous, and are slower. Not read: the "randomised" blocks that
- * bzip2 stopped writing in 1999.
+ * Written here because of the packages that do it seek-bzip drops bytes that follow the stream and prints a deprecation
+ * warning, unbzip2-stream is asynchronous, and none writes. Not read: the "randomised" blocks that bzip2 stopped writing
+ * in 1999.
  */
 import { Buffer } from 'node:buffer';
 import { DecodeError } from '../../errors.js';

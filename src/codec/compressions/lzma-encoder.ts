@@ -1,7 +1,7 @@
 /**
- * Writes LZMA2 chunks. The search for matches is greedy, over chains of places that start with the same three bytes: a
- * body gets about as short as with zlib's best level or shorter, in about the time that takes. It is for senders whose
- * receivers want xz; who is free to choose takes zstd.
+ * Writes LZMA2 chunks. The search for matches is greedy, over chains of places that start with the same three bytes: JSON
+ * gets a little shorter than with zlib and up to 40 % longer than with `xz`, in a tenth of its time. It is for senders
+ * whose receivers want xz; who is free to choose takes zstd.
  */
 import { Buffer } from 'node:buffer';
 import * as M from './lzma-model.js';

@@ -16,8 +16,9 @@ type OneShot = (body: Buffer, options: zlib.ZlibOptions & zlib.BrotliOptions) =>
 
 function inflateWith(oneShot: OneShot): (body: Buffer, maxBytes: number) => Buffer {
   return (body, maxBytes) => {
-    // One piece holds the whole result for most bodies: collecting 16 KiB pieces costs a third more from 64 KiB on.
-    const chunkSize = Math.min(Math.max(body.length * 4, 1024), 256 * 1024);
+    // One piece holds the whole result for most bodies: collecting 16 KiB pieces costs a third more from 64 KiB on, and two
+    // pieces in place of one a fifth more at 4 KiB (JSON shrinks to a fourth or fifth).
+    const chunkSize = Math.min(Math.max(body.length * 8, 1024), 256 * 1024);
     const result = oneShot(body, { info: true, maxOutputLength: Math.max(maxBytes, 1), chunkSize }) as Inflated;
     if (result.engine.bytesWritten !== body.length) {
       throw new DecodeError(`${body.length - result.engine.bytesWritten} bytes follow the end of the stream`);
