@@ -12,13 +12,22 @@ import { Delivery, NO_DECODING } from '../pool/delivery.js';
 import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker, LogLevel } from '../pool/worker-protocol.js';
+import { MAX_THREADS } from '../pool/worker-thread.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
-import { endRuntime } from './runtime/closing.js';
+import { BROKER_TIMEOUT, endRuntime } from './runtime/closing.js';
 import { DeadLetters } from './runtime/dead-letters.js';
 import { Dispatcher } from './runtime/dispatcher.js';
 import type { FailureOutcome, ShardedConsumerEvents } from './runtime/events.js';
-import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions } from './runtime/options.js';
+import {
+  type ResolvedOptions,
+  readShardedOptions,
+  SHARDED_CONSUMER_OPTIONS,
+  type ShardedConsumerOptions,
+} from './runtime/options.js';
+import { keyReader } from './runtime/order-key.js';
+import { Outlets } from './runtime/outlets.js';
+import { Retries } from './runtime/retries.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { Supervisor } from './runtime/supervisor.js';
 import { fromPortable } from './runtime/worker-life.js';
@@ -58,7 +67,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   readonly #dispatcher: Dispatcher;
   readonly #source: Source;
   readonly #supervisor: Supervisor;
+  readonly #outlets: Outlets;
   readonly #deadLetters: DeadLetters | undefined;
+  readonly #retries: Retries;
   readonly #queueOf = new Map<string, string>();
   #state: State = 'idle';
   #starting: Promise<void> | undefined;
@@ -67,6 +78,10 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #tick: NodeJS.Timeout | undefined;
   #look: NodeJS.Timeout | undefined;
   #shedSeen = 0;
+  /** The last change of what is taken. */
+  #changes: Promise<void> = Promise.resolve();
+  #renewing = false;
+  #resting: (() => void)[] = [];
   /** Figures of lives that are over. */
   readonly #past = { failed: 0, histogram: new Float64Array(HISTOGRAM_BUCKETS) };
 
@@ -97,7 +112,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
     const prefetch = read.prefetchCount * list.length;
     // What callbacks hold of an ended generation keeps its slot while the new one brings its own prefetch.
-    const stale = read.ack === 'manual' ? prefetch : 2 * read.workers * read.concurrency;
+    const stale = read.ack === 'manual' ? prefetch : 2 * Math.max(MAX_THREADS, read.workers) * read.concurrency;
     const slots = prefetch + stale + SPARE_SLOTS;
     this.#memory = allocateMemory(2 ** Math.ceil(Math.log2(slots)), read.maxMemory);
     this.#arena = new Arena(read.maxMemory);
@@ -107,8 +122,10 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       {
         settle: (entry, outcome) => this.#source.settle(entry, outcome),
         dead: (index, why, text) => this.#dead(index, why, text),
+        retry: (index, milliseconds) => this.#retries.add(index, milliseconds),
       },
       read.maxDeliveries,
+      read.orderBy === undefined ? undefined : keyReader(read.orderBy),
     );
     this.#source = transport.source(
       {
@@ -121,6 +138,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           memory: this.#memory,
           arena: this.#arena,
           dispatcher: this.#dispatcher,
+          ordered: this.#ordered,
           maxMessageBytes: Math.min(read.maxMessageBytes, this.#arena.largestFitting),
           oversize: this.#oversizeOutcome(),
           onTooLarge: (index, bodySize) => this.#tooLarge(index, bodySize),
@@ -151,6 +169,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         workers: read.workers,
         startTimeout: read.startTimeout,
         terminateGrace: read.terminateGrace,
+        ...(read.maxMessagesPerWorker === undefined ? {} : { maxMessagesPerWorker: read.maxMessagesPerWorker }),
+        ...(read.maxWorkerMemory === undefined ? {} : { maxWorkerMemory: read.maxWorkerMemory }),
         ...(read.resourceLimits === undefined ? {} : { resourceLimits: read.resourceLimits }),
         ...(read.env === undefined ? {} : { env: read.env }),
         ...(read.execArgv === undefined ? {} : { execArgv: read.execArgv }),
@@ -158,6 +178,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           handler: read.handler,
           concurrency: read.concurrency,
           ack: read.ack,
+          retry: read.retry,
           accept: read.accept,
           onDecodeError: read.onDecodeError,
           timeout: read.timeout,
@@ -178,16 +199,24 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         fatal: (error) => this.#fatal(error),
       },
     );
+    this.#outlets = new Outlets(parameters, (error) => this.#error(error));
+    const held = this.#ordered && read.retry?.order !== 'skip';
+    this.#retries = new Retries({
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      outlets: held ? undefined : this.#outlets,
+      onSettled: () => this.#source.flush(),
+    });
     const target = read.deadLetter;
     if (target !== 'broker' && target !== 'drop') {
       this.#deadLetters = new DeadLetters({
-        parameters,
+        outlets: this.#outlets,
         target,
         memory: this.#memory,
         dispatcher: this.#dispatcher,
         queueOf: this.#queueOf,
         onDead: (letter) => this.emit('dead', letter),
-        onError: (error) => this.#error(error),
         onSettled: () => this.#source.flush(),
       });
     }
@@ -213,8 +242,111 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     return this.#shutDown(undefined);
   }
 
+  /**
+   * Takes no more messages and gives back those that have not started; callbacks that run go on, and are settled. In order
+   * (`orderBy`) that waits for them: only then can the rest go back to its place. `resume()` consumes again.
+   * Throws `ClosedError`, and `OptionError` before `consume()`.
+   */
+  pause(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state === 'paused') return;
+      this.#state = 'pausing';
+      await this.#withdraw(true);
+      if (this.#state === 'pausing') this.#state = 'paused';
+    });
+  }
+
+  /** Consumes again after `pause()`: resolves when it does, however long the broker cannot be reached. Throws `ClosedError`. */
+  resume(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state !== 'paused') return;
+      await this.#source.resume();
+      if (this.#closing !== undefined) throw new ClosedError('the consumer was closed while it resumed');
+      this.#state = 'consuming';
+    });
+  }
+
+  /**
+   * Changes the number of workers. Resolves when there are so many: new ones have loaded the handler, surplus ones have finished
+   * what they ran and ended. The prefetch stays as it is. Throws `OptionError` (1 to 64), `ClosedError`.
+   */
+  async scale(workers: number): Promise<void> {
+    const { kind } = SHARDED_CONSUMER_OPTIONS.workers;
+    if (!kind.test(workers)) throw new OptionError(`scale: the number of workers must be ${kind.words}`);
+    await this.#mustRun();
+    await this.#supervisor.scale(workers);
+  }
+
+  /** Throws unless it has been started and not closed; waits for a start that is under way. */
+  async #mustRun(): Promise<void> {
+    if (this.#closing !== undefined) throw new ClosedError('the consumer is closed');
+    if (this.#starting === undefined) throw new OptionError('the consumer does not consume yet: call consume() first');
+    await this.#starting;
+  }
+
+  /** One change of what is taken after the other. */
+  #inTurn(change: () => Promise<void>): Promise<void> {
+    const turn = this.#changes.then(async () => {
+      await this.#mustRun();
+      await change();
+    });
+    this.#changes = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Takes no more, and gives back what has not started; in order, with the channel once nothing runs any more. */
+  async #withdraw(unstarted: boolean): Promise<void> {
+    await this.#source.cancel(BROKER_TIMEOUT);
+    if (this.#ordered) {
+      if (unstarted) this.#dispatcher.withdrawUnstarted();
+      if (unstarted) this.#retries.giveBack();
+      await this.#rest();
+      await this.#source.release(BROKER_TIMEOUT);
+    } else {
+      this.#dispatcher.giveBack();
+      this.#retries.giveBack();
+      this.#source.giveBackUnkept(Number.POSITIVE_INFINITY);
+      this.#source.flush();
+    }
+  }
+
+  /** In order, what cannot be kept or has waited too long goes back only with all that came after it. */
+  #renew(unstarted: boolean): void {
+    if (this.#renewing || this.#state !== 'consuming') return;
+    this.#renewing = true;
+    this.#inTurn(async () => {
+      if (this.#state !== 'consuming') return;
+      await this.#withdraw(unstarted);
+      await this.#source.resume();
+    })
+      .catch((error: unknown) => {
+        if (this.#closing === undefined) this.#error(error as Error);
+      })
+      .finally(() => {
+        this.#renewing = false;
+      });
+  }
+
+  /** Resolves when no message is here any more, or the consumer closes. */
+  #rest(): Promise<void> {
+    if (this.#dispatcher.busy === 0 || this.#closing !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#resting.push(resolve);
+    });
+  }
+
+  #rested(): void {
+    const resting = this.#resting;
+    this.#resting = [];
+    for (const resolve of resting) resolve();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  get #ordered(): boolean {
+    return this.#options.orderBy !== undefined;
   }
 
   /** Counts since the start, and what is going on now. Cheap: reads shared memory. */
@@ -232,7 +364,6 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       state: this.#state,
       ...counters,
       failed,
-      retried: 0,
       inFlight: this.#dispatcher.running(),
       waiting: this.#dispatcher.waiting(),
       held: this.#dispatcher.held(),
@@ -274,6 +405,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#dispatcher.drain();
     this.#source.flush();
     // A worker that goes from a short message straight to a long one does not ring in between.
+    if (this.#resting.length > 0 && this.#dispatcher.busy === 0) this.#rested();
     if (this.#dispatcher.used > 0) this.#look ??= setTimeout(this.#onLook, LOOK_EVERY);
   }
 
@@ -284,8 +416,13 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
-    if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
-    this.#source.giveBackUnkept(before);
+    if (this.#ordered) {
+      if (this.#source.holdsUnkept) this.#renew(false);
+      else if (this.#dispatcher.waitsSince(before)) this.#renew(true);
+    } else {
+      if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
+      this.#source.giveBackUnkept(before);
+    }
     const { shed } = this.#dispatcher.counters;
     if (shed === this.#shedSeen) return;
     this.emit('pressure', { shed: shed - this.#shedSeen, used: this.#arena.usedBytes, size: this.#arena.size });
@@ -442,6 +579,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   async #stop(): Promise<void> {
     const started = this.#state !== 'idle';
     this.#state = 'closing';
+    this.#rested();
     clearInterval(this.#tick);
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
     if (started) {
@@ -449,7 +587,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         source: this.#source,
         dispatcher: this.#dispatcher,
         supervisor: this.#supervisor,
-        deadLetters: this.#deadLetters,
+        outlets: this.#outlets,
+        retries: this.#retries,
+        ordered: this.#ordered,
         drainTimeout: this.#options.drainTimeout,
         terminateGrace: this.#options.terminateGrace,
         pump: () => this.#pump(),
