@@ -1,8 +1,10 @@
 /**
- * The benchmark: this library beside what people use instead, against a broker that only replays deliveries.
+ * The benchmark: this library beside what people use instead, against a broker that only replays deliveries; or
+ * (`codecs`) decoding alone, beside the bare libraries.
  * Exit codes: 0 measured, 1 a run failed, 2 bad usage, 130 interrupted.
  */
 import { killAll } from './children.js';
+import { benchCodecs } from './codecs.js';
 import { cpuTicks, machine, stealPercent } from './machine.js';
 import { type BenchOptions, HELP, readOptions, UsageError } from './options.js';
 import { Progress } from './progress.js';
@@ -36,6 +38,8 @@ async function bench(options: BenchOptions): Promise<Outcome> {
 }
 
 async function main(): Promise<number> {
+  const [first, ...others] = process.argv.slice(2);
+  if (first === 'codecs') return benchCodecs(others);
   let options: BenchOptions | undefined;
   try {
     options = readOptions(process.argv.slice(2));

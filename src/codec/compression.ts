@@ -1,13 +1,24 @@
 /**
  * The registry of compressions, under kombu's names: `zlib` and `gzip` (one and the same in kombu: a zlib stream, sent
- * as application/x-gzip) and `brotli`.
+ * as application/x-gzip), `brotli`, `bzip2`, `lzma` (an .xz stream), `zstd`, and `lz4`, which kombu leaves to its users.
+ * How each is read and written is in `compressions/`.
  *
  * Decoders are synchronous and must stop at the limit they are given: a small body must not be able to fill the memory.
  * A stream that is cut off, damaged, or followed by other bytes is an error, never a shorter result.
  */
 import { Buffer } from 'node:buffer';
-import zlib from 'node:zlib';
 import { DecodeError, EncodeError, KombuError, MessageTooLarge } from '../errors.js';
+import { decodeBzip2 } from './compressions/bzip2-decoder.js';
+import { encodeBzip2 } from './compressions/bzip2-encoder.js';
+import { tooLarge } from './compressions/limit.js';
+import { decodeLz4, encodeLz4 } from './compressions/lz4.js';
+import { type Lz4Backend, lz4Backend } from './compressions/lz4-backend.js';
+import { decodeXz } from './compressions/xz.js';
+import { encodeXz } from './compressions/xz-encoder.js';
+import { decodeBrotli, decodeZlib, encodeBrotli, encodeZlib } from './compressions/zlib.js';
+import { decodeZstd } from './compressions/zstd.js';
+import { type ZstdBackend, zstdBackend } from './compressions/zstd-backend.js';
+import { inContext } from './context.js';
 
 /** Compresses one body. */
 export type Compressor = (body: Buffer) => Uint8Array;
@@ -75,34 +86,32 @@ export function compress(body: Uint8Array, name: string): Compressed {
 /**
  * Decompresses a body by content type or name.
  * `maxBytes`: how long the result may be, in bytes; default 256 MiB. Throws `MessageTooLarge` past it, and `DecodeError`
- * for an unknown name, a stream that is cut off or damaged, and bytes behind its end.
+ * for an unknown name, a stream that is cut off or damaged, and bytes behind its end. Both name the compression and the
+ * body's length, in `details` too.
  */
 export function decompress(body: Buffer, nameOrType: string, options: { readonly maxBytes?: number } = {}): Buffer {
   const { maxBytes = DEFAULT_MAX_DECODED_BYTES } = options;
   const method = methods.get(nameOrType);
-  if (method === undefined) {
-    throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`, {
-      details: { compression: nameOrType },
-    });
-  }
-  if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
-  let result: Buffer;
   try {
-    result = bufferOf(method.decode(body, maxBytes));
+    if (method === undefined)
+      throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
+    if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
+    const result = bufferOf(method.decode(body, maxBytes));
+    if (result.length > maxBytes) throw tooLarge(maxBytes);
+    return result;
   } catch (error) {
-    if (error instanceof KombuError) throw error;
-    if ((error as { code?: unknown } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(maxBytes, error);
-    throw new DecodeError(`compression: '${nameOrType}' failed: ${textOf(error)}`, { cause: error });
+    const facts = { compression: nameOrType, bytes: body.length };
+    throw inContext(asDecodeError(error, nameOrType, maxBytes), facts);
   }
-  if (result.length > maxBytes) throw tooLarge(maxBytes);
-  return result;
 }
 
-function tooLarge(maxBytes: number, cause?: unknown): MessageTooLarge {
-  return new MessageTooLarge(`the body decompresses to more than maxDecodedBytes allows (${maxBytes} bytes)`, {
-    cause,
-    details: { limit: 'maxDecodedBytes', maxBytes },
-  });
+function asDecodeError(error: unknown, name: string, maxBytes: number): KombuError {
+  // A decoder of several streams names what was left of the limit; the user knows the whole of it.
+  if (error instanceof MessageTooLarge && error.details.limit === 'maxDecodedBytes')
+    return tooLarge(maxBytes, error.cause);
+  if (error instanceof KombuError) return error;
+  if ((error as { code?: unknown } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE') return tooLarge(maxBytes, error);
+  return new DecodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
 }
 
 function textOf(error: unknown): string {
@@ -113,42 +122,38 @@ function bufferOf(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** What zlib's one-shot functions return with `info: true`, which the type declarations do not cover. */
-interface Inflated {
-  readonly buffer: Buffer;
-  /** `bytesWritten` counts the input that was used up: less than all of it means that something follows the stream. */
-  readonly engine: { readonly bytesWritten: number };
+// What is there from the start. Optional packages are looked for when a body first needs them.
+
+const NO_LZ4 =
+  "lz4: neither package 'lz4' nor 'lz4-napi' works here: npm install lz4-napi (or lz4, which is faster and needs a compiler)";
+const NO_ZSTD =
+  "zstd: this Node has none, and package 'zstd-codec' does not work here: npm install zstd-codec, or Node 22.15";
+
+function lz4(ErrorClass: typeof DecodeError | typeof EncodeError): Lz4Backend {
+  const backend = lz4Backend();
+  if (backend === undefined) throw new ErrorClass(NO_LZ4);
+  return backend;
 }
 
-type OneShot = (body: Buffer, options: zlib.ZlibOptions & zlib.BrotliOptions) => unknown;
-
-function inflateWith(oneShot: OneShot): Decompressor {
-  return (body, maxBytes) => {
-    // One piece holds the whole result for most bodies: collecting 16 KiB pieces costs a third more from 64 KiB on.
-    const chunkSize = Math.min(Math.max(body.length * 4, 1024), 256 * 1024);
-    const result = oneShot(body, { info: true, maxOutputLength: Math.max(maxBytes, 1), chunkSize }) as Inflated;
-    if (result.engine.bytesWritten !== body.length) {
-      throw new DecodeError(
-        `compression: ${body.length - result.engine.bytesWritten} bytes follow the end of the stream`,
-      );
-    }
-    return result.buffer;
-  };
+function zstd(ErrorClass: typeof DecodeError | typeof EncodeError): ZstdBackend {
+  const backend = zstdBackend();
+  if (backend === undefined) throw new ErrorClass(NO_ZSTD);
+  return backend;
 }
 
-// What kombu calls gzip is a zlib stream; others send what RFC 1952 calls gzip under this type. unzip tells them apart.
-register((body) => zlib.deflateSync(body), inflateWith(zlib.unzipSync as OneShot), 'application/x-gzip', [
-  'gzip',
-  'zlib',
-]);
-
+register(encodeZlib, decodeZlib, 'application/x-gzip', ['gzip', 'zlib']);
+register(encodeBrotli, decodeBrotli, 'application/x-brotli', ['brotli']);
+register(encodeBzip2, decodeBzip2, 'application/x-bz2', ['bzip2', 'bzip']);
+register(encodeXz, decodeXz, 'application/x-lzma', ['lzma', 'xz']);
 register(
-  // Quality 11, the default, takes 60 times as long for a fifth less, on a thread that has other things to do.
-  (body) =>
-    zlib.brotliCompressSync(body, {
-      params: { [zlib.constants.BROTLI_PARAM_QUALITY]: 4, [zlib.constants.BROTLI_PARAM_SIZE_HINT]: body.length },
-    }),
-  inflateWith(zlib.brotliDecompressSync as OneShot),
-  'application/x-brotli',
-  ['brotli'],
+  (body) => zstd(EncodeError).encode(body),
+  (body, maxBytes) => decodeZstd(zstd(DecodeError), body, maxBytes),
+  'application/zstd',
+  ['zstd', 'zstandard'],
+);
+register(
+  (body) => encodeLz4(lz4(EncodeError), body),
+  (body, maxBytes) => decodeLz4(lz4(DecodeError), body, maxBytes),
+  'application/x-lz4',
+  ['lz4'],
 );

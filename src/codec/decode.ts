@@ -4,6 +4,7 @@
  */
 import type { Buffer } from 'node:buffer';
 import { decompress } from './compression.js';
+import { inContext } from './context.js';
 import { decodeBody, findDecoder } from './serialization.js';
 
 /** What the message's properties and headers say about its body. */
@@ -30,8 +31,17 @@ export function decodePayload(body: Buffer, info: BodyInfo, limits: DecodeLimits
   const { contentType, contentEncoding, compression } = info;
   const { accept, maxDecodedBytes } = limits;
   const decoder = findDecoder(contentType, accept);
-  if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false);
-  const plain = decompress(body, compression, { maxBytes: maxDecodedBytes });
-  // A compression of the user's may hand back the very bytes it was given.
-  return decodeBody(decoder, plain, contentType, contentEncoding, maxDecodedBytes, plain.buffer !== body.buffer);
+  let decompressedBytes: number | undefined;
+  try {
+    if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false);
+    const plain = decompress(body, compression, { maxBytes: maxDecodedBytes });
+    decompressedBytes = plain.length;
+    // A compression of the user's may hand back the very bytes it was given.
+    const owned = plain.buffer !== body.buffer;
+    return decodeBody(decoder, plain, contentType, contentEncoding, maxDecodedBytes, owned);
+  } catch (error) {
+    const serializer = decoder.name;
+    const bytes = body.length;
+    throw inContext(error, { serializer, contentType, contentEncoding, compression, bytes, decompressedBytes });
+  }
 }

@@ -15,8 +15,10 @@ import {
   MessageTooLarge,
   SerializerNotInstalled,
 } from '../errors.js';
+import { inContext } from './context.js';
 import { parseJson, stringifyJson } from './json.js';
 import { packMsgpack, unpackMsgpack } from './msgpack.js';
+import { parseYaml, stringifyYaml } from './yaml.js';
 
 /** Encodes one value. Text is sent in the charset the serializer was registered with. */
 export type Encoder = (value: unknown) => string | Uint8Array;
@@ -123,7 +125,11 @@ export function loads(
 ): unknown {
   const { accept = DEFAULT_ACCEPT, maxBytes = Number.POSITIVE_INFINITY } = options;
   const decoder = findDecoder(contentType, accept instanceof Set ? accept : prepareAcceptContent([...accept]));
-  return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes, false);
+  try {
+    return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes, false);
+  } catch (error) {
+    throw inContext(error, { serializer: decoder.name, contentType, contentEncoding, bytes: body.length });
+  }
 }
 
 /**
@@ -166,7 +172,10 @@ export function findDecoder(contentType: string | undefined, accept: ReadonlySet
   );
 }
 
-/** Runs a decoder. `owned`: nobody else uses the body's memory. Throws `DecodeError`, `MessageTooLarge`. */
+/**
+ * Runs a decoder. `owned`: nobody else uses the body's memory. Throws `DecodeError`, `MessageTooLarge`, which do not say yet
+ * what arrived: the caller knows that.
+ */
 export function decodeBody(
   decoder: BodyDecoder,
   body: Buffer,
@@ -180,7 +189,7 @@ export function decodeBody(
   }
   if (body.length > maxBytes) {
     throw new MessageTooLarge(`the body has ${body.length} bytes, more than maxDecodedBytes allows (${maxBytes})`, {
-      details: { limit: 'maxDecodedBytes', maxBytes, bytes: body.length },
+      details: { limit: 'maxDecodedBytes', maxBytes },
     });
   }
   const encoding = contentEncoding === 'utf-8' ? contentEncoding : charsetOf(contentType, contentEncoding);
@@ -303,6 +312,9 @@ const decodeJson = (body: Buffer, encoding: string): unknown =>
     ? parseJson(decodeUtf8(body), body)
     : parseJson(decodeText(body, encoding));
 
+const decodeYaml = (body: Buffer, encoding: string): unknown =>
+  parseYaml(isBinary(encoding) ? decodeUtf8(body) : decodeText(body, encoding));
+
 function encodePlainText(value: unknown): string {
   if (typeof value === 'string') return value;
   throw new EncodeError(
@@ -317,6 +329,8 @@ serializers.set('text', { contentType: 'text/plain', contentEncoding: 'utf-8', e
 serializers.set('raw', { contentType: RAW, contentEncoding: 'binary', encode: null });
 decoders.set('application/json', { name: 'json', decode: decodeJson });
 decoders.set('application/x-msgpack', { name: 'msgpack', decode: unpackMsgpack });
+serializers.set('yaml', { contentType: 'application/x-yaml', contentEncoding: 'utf-8', encode: stringifyYaml });
+decoders.set('application/x-yaml', { name: 'yaml', decode: decodeYaml });
 decoders.set('text/plain', { name: 'text', decode: plain });
 decoders.set('application/text', { name: 'text', decode: plain });
 decoders.set(RAW, { name: 'raw', decode: plain });

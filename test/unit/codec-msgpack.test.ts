@@ -61,7 +61,8 @@ test('an encoded body keeps its bytes when others are encoded after it, and keep
   for (let i = 0; i < 100; i++) packMsgpack({ b: `other ${i}` });
   assert.deepEqual(unpackMsgpack(first), { a: 'first' });
   packMsgpack('x'.repeat(1_000_000));
-  assert.ok(packMsgpack(1).buffer.byteLength <= Buffer.poolSize, "a small body holds msgpackr's large buffer");
+  // Node 26 makes its pool a little longer than it says.
+  assert.ok(packMsgpack(1).buffer.byteLength < 2 * Buffer.poolSize, "a small body holds msgpackr's large buffer");
 });
 
 test('bytes decoded out of shared memory are copies, and the body gets no property', () => {

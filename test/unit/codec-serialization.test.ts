@@ -32,9 +32,9 @@ test('a named serializer is used whatever the value is', () => {
 
 test('an unknown serializer is named, with the nearest known', () => {
   assert.throws(() => dumps({}, 'jsno'), /'jsno'; did you mean 'json'/);
-  assert.throws(() => dumps({}, 'yaml'), /'yaml'; known are: json, msgpack, text, raw/);
+  assert.throws(() => dumps({}, 'protobuf'), /'protobuf'; known are: json, msgpack, text, raw, yaml/);
   assert.throws(() => prepareAcceptContent(['json', 'mspack']), /did you mean 'msgpack'/);
-  assert.throws(() => prepareAcceptContent(['yaml']), SerializerNotInstalled);
+  assert.throws(() => prepareAcceptContent(['protobuf']), SerializerNotInstalled);
 });
 
 test('accept is a list of aliases and content types', () => {
@@ -83,9 +83,9 @@ test('pickle is refused everywhere, with what to do instead', () => {
 });
 
 test('an accepted type that nothing decodes is not guessed at', () => {
-  const accept = prepareAcceptContent(['application/x-yaml']);
+  const accept = prepareAcceptContent(['application/x-protobuf']);
   assert.throws(
-    () => loads(Buffer.from('a: 1'), 'application/x-yaml', 'utf-8', { accept }),
+    () => loads(Buffer.from('a: 1'), 'application/x-protobuf', 'binary', { accept }),
     /no decoder is registered/,
   );
 });
