@@ -4,21 +4,21 @@
  * supervisor (threads), the dead letters.
  */
 import { EventEmitter } from 'node:events';
-import { ClosedError, MessageTooLarge, OptionError } from '../errors.js';
+import { ClosedError, OptionError } from '../errors.js';
 import { Arena } from '../pool/arena.js';
 import { ringAlways } from '../pool/bell.js';
 import { now } from '../pool/clock.js';
-import { Delivery, NO_DECODING } from '../pool/delivery.js';
-import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
+import { block, board, HISTOGRAM_BUCKETS } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker, LogLevel } from '../pool/worker-protocol.js';
 import { MAX_THREADS } from '../pool/worker-thread.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
-import { BROKER_TIMEOUT, endRuntime } from './runtime/closing.js';
-import { DeadLetters } from './runtime/dead-letters.js';
+import { endRuntime } from './runtime/closing.js';
+import { DeadLetters, type DeadLetterTarget } from './runtime/dead-letters.js';
 import { Dispatcher } from './runtime/dispatcher.js';
-import type { FailureOutcome, ShardedConsumerEvents } from './runtime/events.js';
+import type { ShardedConsumerEvents } from './runtime/events.js';
+import { Failures, oversizeOutcome } from './runtime/failures.js';
 import {
   type ResolvedOptions,
   readShardedOptions,
@@ -30,7 +30,7 @@ import { Outlets } from './runtime/outlets.js';
 import { Retries } from './runtime/retries.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { Supervisor } from './runtime/supervisor.js';
-import { fromPortable } from './runtime/worker-life.js';
+import { Taking } from './runtime/taking.js';
 import { transportOf } from './transports/registry.js';
 import type { Source } from './transports/transport.js';
 
@@ -68,8 +68,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   readonly #source: Source;
   readonly #supervisor: Supervisor;
   readonly #outlets: Outlets;
-  readonly #deadLetters: DeadLetters | undefined;
   readonly #retries: Retries;
+  readonly #failures: Failures;
+  readonly #taking: Taking;
   readonly #queueOf = new Map<string, string>();
   #state: State = 'idle';
   #starting: Promise<void> | undefined;
@@ -78,10 +79,6 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #tick: NodeJS.Timeout | undefined;
   #look: NodeJS.Timeout | undefined;
   #shedSeen = 0;
-  /** The last change of what is taken. */
-  #changes: Promise<void> = Promise.resolve();
-  #renewing = false;
-  #resting: (() => void)[] = [];
   /** Figures of lives that are over. */
   readonly #past = { failed: 0, histogram: new Float64Array(HISTOGRAM_BUCKETS) };
 
@@ -121,7 +118,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       this.#arena,
       {
         settle: (entry, outcome) => this.#source.settle(entry, outcome),
-        dead: (index, why, text) => this.#dead(index, why, text),
+        dead: (index, why, text) => this.#failures.dead(index, why, text),
         retry: (index, milliseconds) => this.#retries.add(index, milliseconds),
       },
       read.maxDeliveries,
@@ -140,9 +137,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           dispatcher: this.#dispatcher,
           ordered: this.#ordered,
           maxMessageBytes: Math.min(read.maxMessageBytes, this.#arena.largestFitting),
-          oversize: this.#oversizeOutcome(),
-          onTooLarge: (index, bodySize) => this.#tooLarge(index, bodySize),
-          onSwallowed: (bodySize, settled) => this.#swallowed(bodySize, settled),
+          oversize: oversizeOutcome(read),
+          onTooLarge: (index, bodySize) => this.#failures.tooLarge(index, bodySize),
+          onSwallowed: (bodySize, settled) => this.#failures.swallowed(bodySize, settled),
           onRead: () => this.#pump(),
         },
       },
@@ -194,7 +191,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           this.#past.failed += words[block.FAILED]! >>> 0;
           addHistogram(this.#past.histogram, words);
         },
-        culprit: (worker, index, error, dead) => this.#culprit(worker, index, error, dead),
+        culprit: (worker, index, error, dead) => this.#failures.culprit(worker, index, error, dead),
         stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
         fatal: (error) => this.#fatal(error),
       },
@@ -208,18 +205,23 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       outlets: held ? undefined : this.#outlets,
       onSettled: () => this.#source.flush(),
     });
-    const target = read.deadLetter;
-    if (target !== 'broker' && target !== 'drop') {
-      this.#deadLetters = new DeadLetters({
-        outlets: this.#outlets,
-        target,
-        memory: this.#memory,
-        dispatcher: this.#dispatcher,
-        queueOf: this.#queueOf,
-        onDead: (letter) => this.emit('dead', letter),
-        onSettled: () => this.#source.flush(),
-      });
-    }
+    this.#failures = new Failures({
+      options: read,
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      deadLetters: this.#deadLettersTo(read.deadLetter),
+      onFailed: (failure) => this.emit('failed', failure),
+      onError: (error) => this.#error(error),
+    });
+    this.#taking = new Taking({
+      source: this.#source,
+      dispatcher: this.#dispatcher,
+      retries: this.#retries,
+      ordered: this.#ordered,
+      ready: () => this.#mustRun(),
+      onError: (error) => this.#error(error),
+    });
     if (read.signal !== undefined) this.#closeOn(read.signal);
   }
 
@@ -248,22 +250,12 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
    * Throws `ClosedError`, and `OptionError` before `consume()`.
    */
   pause(): Promise<void> {
-    return this.#inTurn(async () => {
-      if (this.#state === 'paused') return;
-      this.#state = 'pausing';
-      await this.#withdraw(true);
-      if (this.#state === 'pausing') this.#state = 'paused';
-    });
+    return this.#taking.pause();
   }
 
   /** Consumes again after `pause()`: resolves when it does, however long the broker cannot be reached. Throws `ClosedError`. */
   resume(): Promise<void> {
-    return this.#inTurn(async () => {
-      if (this.#state !== 'paused') return;
-      await this.#source.resume();
-      if (this.#closing !== undefined) throw new ClosedError('the consumer was closed while it resumed');
-      this.#state = 'consuming';
-    });
+    return this.#taking.resume();
   }
 
   /**
@@ -284,63 +276,6 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     await this.#starting;
   }
 
-  /** One change of what is taken after the other. */
-  #inTurn(change: () => Promise<void>): Promise<void> {
-    const turn = this.#changes.then(async () => {
-      await this.#mustRun();
-      await change();
-    });
-    this.#changes = turn.catch(() => undefined);
-    return turn;
-  }
-
-  /** Takes no more, and gives back what has not started; in order, with the channel once nothing runs any more. */
-  async #withdraw(unstarted: boolean): Promise<void> {
-    await this.#source.cancel(BROKER_TIMEOUT);
-    if (this.#ordered) {
-      if (unstarted) this.#dispatcher.withdrawUnstarted();
-      if (unstarted) this.#retries.giveBack();
-      await this.#rest();
-      await this.#source.release(BROKER_TIMEOUT);
-    } else {
-      this.#dispatcher.giveBack();
-      this.#retries.giveBack();
-      this.#source.giveBackUnkept(Number.POSITIVE_INFINITY);
-      this.#source.flush();
-    }
-  }
-
-  /** In order, what cannot be kept or has waited too long goes back only with all that came after it. */
-  #renew(unstarted: boolean): void {
-    if (this.#renewing || this.#state !== 'consuming') return;
-    this.#renewing = true;
-    this.#inTurn(async () => {
-      if (this.#state !== 'consuming') return;
-      await this.#withdraw(unstarted);
-      await this.#source.resume();
-    })
-      .catch((error: unknown) => {
-        if (this.#closing === undefined) this.#error(error as Error);
-      })
-      .finally(() => {
-        this.#renewing = false;
-      });
-  }
-
-  /** Resolves when no message is here any more, or the consumer closes. */
-  #rest(): Promise<void> {
-    if (this.#dispatcher.busy === 0 || this.#closing !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#resting.push(resolve);
-    });
-  }
-
-  #rested(): void {
-    const resting = this.#resting;
-    this.#resting = [];
-    for (const resolve of resting) resolve();
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
@@ -352,8 +287,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   /** Counts since the start, and what is going on now. Cheap: reads shared memory. */
   stats(): ShardedConsumerStats {
     const { counters } = this.#dispatcher;
+    const running = this.#state === 'consuming' || this.#state === 'disconnected';
     const histogram = Float64Array.from(this.#past.histogram);
-    let { failed } = this.#past;
+    let failed = this.#past.failed + this.#failures.culprits;
     const workers = [];
     for (const life of this.#supervisor.lives()) {
       addHistogram(histogram, life.words);
@@ -361,7 +297,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       workers.push(workerStats(life, this.#memory, this.#options.concurrency, this.#queueOf));
     }
     return {
-      state: this.#state,
+      state: running ? (this.#taking.state ?? this.#state) : this.#state,
       ...counters,
       failed,
       inFlight: this.#dispatcher.running(),
@@ -405,7 +341,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#dispatcher.drain();
     this.#source.flush();
     // A worker that goes from a short message straight to a long one does not ring in between.
-    if (this.#resting.length > 0 && this.#dispatcher.busy === 0) this.#rested();
+    this.#taking.settled();
     if (this.#dispatcher.used > 0) this.#look ??= setTimeout(this.#onLook, LOOK_EVERY);
   }
 
@@ -417,8 +353,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
     if (this.#ordered) {
-      if (this.#source.holdsUnkept) this.#renew(false);
-      else if (this.#dispatcher.waitsSince(before)) this.#renew(true);
+      if (this.#source.holdsUnkept) this.#taking.renew(false);
+      else if (this.#dispatcher.waitsSince(before)) this.#taking.renew(true);
     } else {
       if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
       this.#source.giveBackUnkept(before);
@@ -429,98 +365,22 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#shedSeen = shed;
   }
 
-  #oversizeOutcome(): typeof verdict.ACK | typeof verdict.REJECT | typeof verdict.REQUEUE | undefined {
-    const { onDecodeError, deadLetter } = this.#options;
-    if (onDecodeError === 'reject' || (onDecodeError === 'deadLetter' && deadLetter === 'broker'))
-      return verdict.REJECT;
-    if (onDecodeError === 'requeue') return verdict.REQUEUE;
-    if (onDecodeError === 'ack' || deadLetter === 'drop') return verdict.ACK;
-    return undefined;
-  }
-
-  /** A worker, or main itself, gave a message up: `deadLetter` decides. */
-  #dead(index: number, why: 'failed' | 'deaths', text = 'its worker died'): void {
-    const word = this.#dispatcher.stateOf(index);
-    if (this.#options.deadLetter === 'broker') this.#dispatcher.finish(index, word, verdict.REJECT);
-    else if (this.#options.deadLetter === 'drop') this.#dispatcher.finish(index, word, verdict.ACK);
-    else if (why === 'failed') this.#deadLetters?.add(index);
-    else
-      this.#deadLetters?.add(
-        index,
-        'deaths',
-        `${text} (${this.#options.maxDeliveries} times, running this message alone)`,
-      );
-  }
-
-  /** What "to the dead letters" means here. */
-  get #deadOutcome(): FailureOutcome {
-    const { deadLetter } = this.#options;
-    if (deadLetter === 'broker') return 'reject';
-    return deadLetter === 'drop' ? 'drop' : 'deadLetter';
-  }
-
-  #culprit(worker: number, index: number, error: Error, dead: boolean): void {
-    const words = this.#memory.slotWords;
-    const at = index << slot.SHIFT;
-    const delivery = new Delivery(
-      this.#memory.bytes,
-      words[at + slot.OFFSET]!,
-      words[at + slot.LENGTH]!,
-      this.#queueOf,
-      NO_DECODING,
-    );
-    const { queue, deliveryTag } = delivery.readDeliveryInfo();
-    this.#past.failed++;
-    this.emit('failed', {
-      error,
-      count: 1,
-      worker,
-      queue,
-      deliveryTag,
-      attempt: words[at + slot.ATTEMPTS]!,
-      outcome: dead ? this.#deadOutcome : 'again',
+  #deadLettersTo(target: DeadLetterTarget): DeadLetters | undefined {
+    if (target === 'broker' || target === 'drop') return undefined;
+    return new DeadLetters({
+      outlets: this.#outlets,
+      target,
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      onDead: (letter) => this.emit('dead', letter),
+      onSettled: () => this.#source.flush(),
     });
   }
 
-  #tooLarge(index: number, bodySize: number): void {
-    const { maxMessageBytes } = this.#options;
-    const text = `the body has ${bodySize} bytes; maxMessageBytes is ${maxMessageBytes}`;
-    this.#deadLetters?.add(index, 'tooLarge', text);
-  }
-
-  #swallowed(bodySize: number, settled: boolean): void {
-    const { maxMessageBytes, maxMemory, onDecodeError } = this.#options;
-    const details = { bodySize, maxMessageBytes, maxMemory };
-    const text = `a body of ${bodySize} bytes came; maxMessageBytes is ${maxMessageBytes}, maxMemory ${maxMemory}`;
-    if (settled) {
-      this.#error(new MessageTooLarge(`${text}: onDecodeError is '${onDecodeError}'`, { details }));
-      return;
-    }
-    const advice = 'it stays unsettled: raise maxMemory, or set onDecodeError to reject it';
-    this.#error(new MessageTooLarge(`${text}. It does not fit in memory to be dead-lettered; ${advice}`, { details }));
-  }
-
   #fromWorker(worker: number, message: FromWorker): void {
-    if (message.type === 'failed') {
-      const { type: _, error, outcome, ...rest } = message;
-      this.emit('failed', {
-        error: fromPortable(error),
-        count: 1,
-        worker,
-        ...rest,
-        outcome: outcome === 'deadLetter' ? this.#deadOutcome : outcome,
-      });
-    } else if (message.type === 'failures') {
-      for (const [name, count] of Object.entries(message.counts)) {
-        this.emit('failed', {
-          error: fromPortable({ name, message: `${count} more failures in a second` }),
-          count,
-          worker,
-        });
-      }
-    } else if (message.type === 'log') {
-      this.#log(message.level, { worker, ...message.fields }, message.text);
-    }
+    if (message.type === 'failed' || message.type === 'failures') this.#failures.told(worker, message);
+    else if (message.type === 'log') this.#log(message.level, { worker, ...message.fields }, message.text);
   }
 
   /** What a listener throws must not reach the runtime: it surfaces as an uncaught error, as from any event. */
@@ -579,7 +439,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   async #stop(): Promise<void> {
     const started = this.#state !== 'idle';
     this.#state = 'closing';
-    this.#rested();
+    this.#taking.close();
     clearInterval(this.#tick);
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
     if (started) {

@@ -31,11 +31,11 @@ test('the first of a key keeps its place when it moves to another slot', () => {
   const order = new KeyOrder(SLOTS);
   order.join(0, 7);
   order.join(1, 7);
-  order.move(0, 9);
+  order.moved(0, 9);
   assert.equal(order.join(2, 7), false);
   assert.deepEqual([order.leave(0), order.leave(9), order.leave(1), order.leave(2)], [NONE, 1, 2, NONE]);
   order.join(4, 8);
-  order.move(4, 5);
+  order.moved(4, 5);
   assert.equal(order.join(6, 8), false, 'also where nothing waited behind it');
 });
 
@@ -61,7 +61,7 @@ test('as lists of slots by key, whatever happens', () => {
         if (each.kind === 'keepOnly') {
           // Of each key, what runs (if it does) is the first of its list; all the others are taken back.
           const running = new Set(each.keys.flatMap((which) => lists.get(which)?.slice(0, 1) ?? []));
-          order.keepOnly((slot) => running.has(slot));
+          order.keepOnly(running);
           for (const [which, list] of lists) {
             free.push(...list.filter((slot) => !running.has(slot)));
             lists.set(
@@ -86,7 +86,7 @@ test('as lists of slots by key, whatever happens', () => {
         } else if (first !== undefined) {
           const slot = free.shift();
           if (slot === undefined) continue;
-          order.move(first, slot);
+          order.moved(first, slot);
           list[0] = slot;
           free.push(first);
         }

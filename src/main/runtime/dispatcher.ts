@@ -166,7 +166,12 @@ export class Dispatcher {
 
   /** Keys of what still runs stay busy: what comes next waits for it. */
   #forgetFreed(): void {
-    this.#order?.keepOnly((index) => this.#slots.stateOf(index) !== state.FREE);
+    if (this.#order === undefined) return;
+    const kept = new Set<number>();
+    for (let index = 0; index < this.#memory.slotCount; index++) {
+      if (this.#slots.stateOf(index) !== state.FREE) kept.add(index);
+    }
+    this.#order.keepOnly(kept);
   }
 
   /**
@@ -536,7 +541,7 @@ export class Dispatcher {
       }
       if (move) {
         this.#abandoned++;
-        this.#order?.move(old, index);
+        this.#order?.moved(old, index);
       }
       this.#entries[index] = this.#entries[old]!;
       const at = index << slot.SHIFT;

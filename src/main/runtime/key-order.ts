@@ -63,7 +63,7 @@ export class KeyOrder {
   }
 
   /** The first of its chain has moved to another slot. */
-  move(from: number, to: number): void {
+  moved(from: number, to: number): void {
     const key = this.#keys[from]!;
     this.#keys[to] = key;
     this.#behind[to] = this.#behind[from]!;
@@ -73,17 +73,17 @@ export class KeyOrder {
   }
 
   /**
-   * What waits is withdrawn, all of it. Slots that `runs` says are with a worker keep their keys busy: what comes next of such
-   * a key waits for them.
+   * What waits is withdrawn, all of it. The slots in `kept`, of each key one at most, keep their keys busy: what comes next of
+   * such a key waits for them.
    */
-  keepOnly(runs: (slot: number) => boolean): void {
+  keepOnly(kept: ReadonlySet<number>): void {
     this.#last.clear();
     for (let slot = 0; slot < this.#keys.length; slot++) {
       const key = this.#keys[slot]!;
       if (key === NO_KEY) continue;
       this.#behind[slot] = NONE;
       this.#waiting[slot] = 0;
-      if (runs(slot)) this.#last.set(key, slot);
+      if (kept.has(slot)) this.#last.set(key, slot);
       else this.#keys[slot] = NO_KEY;
     }
   }
