@@ -175,3 +175,14 @@ export class HandlerError extends KombuError {
 export class Reject extends KombuError {
   static override readonly code: string = 'REJECT';
 }
+
+/** Thrown by a handler: to be run again, after `delay` milliseconds if given, else as the option `retry` says. */
+export class Retry extends KombuError {
+  static override readonly code: string = 'RETRY';
+  readonly delay: number | undefined;
+
+  constructor(delay?: number, message = 'the handler asked to run again', options?: ErrorOptionsWithDetails) {
+    super(message, options);
+    this.delay = delay;
+  }
+}

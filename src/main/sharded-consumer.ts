@@ -4,24 +4,33 @@
  * supervisor (threads), the dead letters.
  */
 import { EventEmitter } from 'node:events';
-import { ClosedError, MessageTooLarge, OptionError } from '../errors.js';
+import { ClosedError, OptionError } from '../errors.js';
 import { Arena } from '../pool/arena.js';
 import { ringAlways } from '../pool/bell.js';
 import { now } from '../pool/clock.js';
-import { Delivery, NO_DECODING } from '../pool/delivery.js';
-import { block, board, HISTOGRAM_BUCKETS, slot, verdict } from '../pool/layout.js';
+import { block, board, HISTOGRAM_BUCKETS } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
 import type { FromWorker, LogLevel } from '../pool/worker-protocol.js';
+import { MAX_THREADS } from '../pool/worker-thread.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
 import { endRuntime } from './runtime/closing.js';
-import { DeadLetters } from './runtime/dead-letters.js';
+import { DeadLetters, type DeadLetterTarget } from './runtime/dead-letters.js';
 import { Dispatcher } from './runtime/dispatcher.js';
-import type { FailureOutcome, ShardedConsumerEvents } from './runtime/events.js';
-import { type ResolvedOptions, readShardedOptions, type ShardedConsumerOptions } from './runtime/options.js';
+import type { ShardedConsumerEvents } from './runtime/events.js';
+import { Failures, oversizeOutcome } from './runtime/failures.js';
+import {
+  type ResolvedOptions,
+  readShardedOptions,
+  SHARDED_CONSUMER_OPTIONS,
+  type ShardedConsumerOptions,
+} from './runtime/options.js';
+import { keyReader } from './runtime/order-key.js';
+import { Outlets } from './runtime/outlets.js';
+import { Retries } from './runtime/retries.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { Supervisor } from './runtime/supervisor.js';
-import { fromPortable } from './runtime/worker-life.js';
+import { Taking } from './runtime/taking.js';
 import { transportOf } from './transports/registry.js';
 import type { Source } from './transports/transport.js';
 
@@ -58,7 +67,10 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   readonly #dispatcher: Dispatcher;
   readonly #source: Source;
   readonly #supervisor: Supervisor;
-  readonly #deadLetters: DeadLetters | undefined;
+  readonly #outlets: Outlets;
+  readonly #retries: Retries;
+  readonly #failures: Failures;
+  readonly #taking: Taking;
   readonly #queueOf = new Map<string, string>();
   #state: State = 'idle';
   #starting: Promise<void> | undefined;
@@ -97,7 +109,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
     const prefetch = read.prefetchCount * list.length;
     // What callbacks hold of an ended generation keeps its slot while the new one brings its own prefetch.
-    const stale = read.ack === 'manual' ? prefetch : 2 * read.workers * read.concurrency;
+    const stale = read.ack === 'manual' ? prefetch : 2 * Math.max(MAX_THREADS, read.workers) * read.concurrency;
     const slots = prefetch + stale + SPARE_SLOTS;
     this.#memory = allocateMemory(2 ** Math.ceil(Math.log2(slots)), read.maxMemory);
     this.#arena = new Arena(read.maxMemory);
@@ -106,9 +118,11 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       this.#arena,
       {
         settle: (entry, outcome) => this.#source.settle(entry, outcome),
-        dead: (index, why, text) => this.#dead(index, why, text),
+        dead: (index, why, text) => this.#failures.dead(index, why, text),
+        retry: (index, milliseconds) => this.#retries.add(index, milliseconds),
       },
       read.maxDeliveries,
+      read.orderBy === undefined ? undefined : keyReader(read.orderBy),
     );
     this.#source = transport.source(
       {
@@ -121,10 +135,11 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           memory: this.#memory,
           arena: this.#arena,
           dispatcher: this.#dispatcher,
+          ordered: this.#ordered,
           maxMessageBytes: Math.min(read.maxMessageBytes, this.#arena.largestFitting),
-          oversize: this.#oversizeOutcome(),
-          onTooLarge: (index, bodySize) => this.#tooLarge(index, bodySize),
-          onSwallowed: (bodySize, settled) => this.#swallowed(bodySize, settled),
+          oversize: oversizeOutcome(read),
+          onTooLarge: (index, bodySize) => this.#failures.tooLarge(index, bodySize),
+          onSwallowed: (bodySize, settled) => this.#failures.swallowed(bodySize, settled),
           onRead: () => this.#pump(),
         },
       },
@@ -151,6 +166,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         workers: read.workers,
         startTimeout: read.startTimeout,
         terminateGrace: read.terminateGrace,
+        ...(read.maxMessagesPerWorker === undefined ? {} : { maxMessagesPerWorker: read.maxMessagesPerWorker }),
+        ...(read.maxWorkerMemory === undefined ? {} : { maxWorkerMemory: read.maxWorkerMemory }),
         ...(read.resourceLimits === undefined ? {} : { resourceLimits: read.resourceLimits }),
         ...(read.env === undefined ? {} : { env: read.env }),
         ...(read.execArgv === undefined ? {} : { execArgv: read.execArgv }),
@@ -158,6 +175,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           handler: read.handler,
           concurrency: read.concurrency,
           ack: read.ack,
+          retry: read.retry,
           accept: read.accept,
           onDecodeError: read.onDecodeError,
           timeout: read.timeout,
@@ -173,24 +191,37 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           this.#past.failed += words[block.FAILED]! >>> 0;
           addHistogram(this.#past.histogram, words);
         },
-        culprit: (worker, index, error, dead) => this.#culprit(worker, index, error, dead),
+        culprit: (worker, index, error, dead) => this.#failures.culprit(worker, index, error, dead),
         stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
         fatal: (error) => this.#fatal(error),
       },
     );
-    const target = read.deadLetter;
-    if (target !== 'broker' && target !== 'drop') {
-      this.#deadLetters = new DeadLetters({
-        parameters,
-        target,
-        memory: this.#memory,
-        dispatcher: this.#dispatcher,
-        queueOf: this.#queueOf,
-        onDead: (letter) => this.emit('dead', letter),
-        onError: (error) => this.#error(error),
-        onSettled: () => this.#source.flush(),
-      });
-    }
+    this.#outlets = new Outlets(parameters, (error) => this.#error(error));
+    const held = this.#ordered && read.retry?.order !== 'skip';
+    this.#retries = new Retries({
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      outlets: held ? undefined : this.#outlets,
+      onSettled: () => this.#source.flush(),
+    });
+    this.#failures = new Failures({
+      options: read,
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      deadLetters: this.#deadLettersTo(read.deadLetter),
+      onFailed: (failure) => this.emit('failed', failure),
+      onError: (error) => this.#error(error),
+    });
+    this.#taking = new Taking({
+      source: this.#source,
+      dispatcher: this.#dispatcher,
+      retries: this.#retries,
+      ordered: this.#ordered,
+      ready: () => this.#mustRun(),
+      onError: (error) => this.#error(error),
+    });
     if (read.signal !== undefined) this.#closeOn(read.signal);
   }
 
@@ -213,15 +244,52 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     return this.#shutDown(undefined);
   }
 
+  /**
+   * Takes no more messages and gives back those that have not started; callbacks that run go on, and are settled. In order
+   * (`orderBy`) that waits for them: only then can the rest go back to its place. `resume()` consumes again.
+   * Throws `ClosedError`, and `OptionError` before `consume()`.
+   */
+  pause(): Promise<void> {
+    return this.#taking.pause();
+  }
+
+  /** Consumes again after `pause()`: resolves when it does, however long the broker cannot be reached. Throws `ClosedError`. */
+  resume(): Promise<void> {
+    return this.#taking.resume();
+  }
+
+  /**
+   * Changes the number of workers. Resolves when there are so many: new ones have loaded the handler, surplus ones have finished
+   * what they ran and ended. The prefetch stays as it is. Throws `OptionError` (1 to 64), `ClosedError`.
+   */
+  async scale(workers: number): Promise<void> {
+    const { kind } = SHARDED_CONSUMER_OPTIONS.workers;
+    if (!kind.test(workers)) throw new OptionError(`scale: the number of workers must be ${kind.words}`);
+    await this.#mustRun();
+    await this.#supervisor.scale(workers);
+  }
+
+  /** Throws unless it has been started and not closed; waits for a start that is under way. */
+  async #mustRun(): Promise<void> {
+    if (this.#closing !== undefined) throw new ClosedError('the consumer is closed');
+    if (this.#starting === undefined) throw new OptionError('the consumer does not consume yet: call consume() first');
+    await this.#starting;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  get #ordered(): boolean {
+    return this.#options.orderBy !== undefined;
   }
 
   /** Counts since the start, and what is going on now. Cheap: reads shared memory. */
   stats(): ShardedConsumerStats {
     const { counters } = this.#dispatcher;
+    const running = this.#state === 'consuming' || this.#state === 'disconnected';
     const histogram = Float64Array.from(this.#past.histogram);
-    let { failed } = this.#past;
+    let failed = this.#past.failed + this.#failures.culprits;
     const workers = [];
     for (const life of this.#supervisor.lives()) {
       addHistogram(histogram, life.words);
@@ -229,10 +297,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       workers.push(workerStats(life, this.#memory, this.#options.concurrency, this.#queueOf));
     }
     return {
-      state: this.#state,
+      state: running ? (this.#taking.state ?? this.#state) : this.#state,
       ...counters,
       failed,
-      retried: 0,
       inFlight: this.#dispatcher.running(),
       waiting: this.#dispatcher.waiting(),
       held: this.#dispatcher.held(),
@@ -274,6 +341,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     this.#dispatcher.drain();
     this.#source.flush();
     // A worker that goes from a short message straight to a long one does not ring in between.
+    this.#taking.settled();
     if (this.#dispatcher.used > 0) this.#look ??= setTimeout(this.#onLook, LOOK_EVERY);
   }
 
@@ -284,106 +352,35 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
 
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
-    if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
-    this.#source.giveBackUnkept(before);
+    if (this.#ordered) {
+      if (this.#source.holdsUnkept) this.#taking.renew(false);
+      else if (this.#dispatcher.waitsSince(before)) this.#taking.renew(true);
+    } else {
+      if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();
+      this.#source.giveBackUnkept(before);
+    }
     const { shed } = this.#dispatcher.counters;
     if (shed === this.#shedSeen) return;
     this.emit('pressure', { shed: shed - this.#shedSeen, used: this.#arena.usedBytes, size: this.#arena.size });
     this.#shedSeen = shed;
   }
 
-  #oversizeOutcome(): typeof verdict.ACK | typeof verdict.REJECT | typeof verdict.REQUEUE | undefined {
-    const { onDecodeError, deadLetter } = this.#options;
-    if (onDecodeError === 'reject' || (onDecodeError === 'deadLetter' && deadLetter === 'broker'))
-      return verdict.REJECT;
-    if (onDecodeError === 'requeue') return verdict.REQUEUE;
-    if (onDecodeError === 'ack' || deadLetter === 'drop') return verdict.ACK;
-    return undefined;
-  }
-
-  /** A worker, or main itself, gave a message up: `deadLetter` decides. */
-  #dead(index: number, why: 'failed' | 'deaths', text = 'its worker died'): void {
-    const word = this.#dispatcher.stateOf(index);
-    if (this.#options.deadLetter === 'broker') this.#dispatcher.finish(index, word, verdict.REJECT);
-    else if (this.#options.deadLetter === 'drop') this.#dispatcher.finish(index, word, verdict.ACK);
-    else if (why === 'failed') this.#deadLetters?.add(index);
-    else
-      this.#deadLetters?.add(
-        index,
-        'deaths',
-        `${text} (${this.#options.maxDeliveries} times, running this message alone)`,
-      );
-  }
-
-  /** What "to the dead letters" means here. */
-  get #deadOutcome(): FailureOutcome {
-    const { deadLetter } = this.#options;
-    if (deadLetter === 'broker') return 'reject';
-    return deadLetter === 'drop' ? 'drop' : 'deadLetter';
-  }
-
-  #culprit(worker: number, index: number, error: Error, dead: boolean): void {
-    const words = this.#memory.slotWords;
-    const at = index << slot.SHIFT;
-    const delivery = new Delivery(
-      this.#memory.bytes,
-      words[at + slot.OFFSET]!,
-      words[at + slot.LENGTH]!,
-      this.#queueOf,
-      NO_DECODING,
-    );
-    const { queue, deliveryTag } = delivery.readDeliveryInfo();
-    this.#past.failed++;
-    this.emit('failed', {
-      error,
-      count: 1,
-      worker,
-      queue,
-      deliveryTag,
-      attempt: words[at + slot.ATTEMPTS]!,
-      outcome: dead ? this.#deadOutcome : 'again',
+  #deadLettersTo(target: DeadLetterTarget): DeadLetters | undefined {
+    if (target === 'broker' || target === 'drop') return undefined;
+    return new DeadLetters({
+      outlets: this.#outlets,
+      target,
+      memory: this.#memory,
+      dispatcher: this.#dispatcher,
+      queueOf: this.#queueOf,
+      onDead: (letter) => this.emit('dead', letter),
+      onSettled: () => this.#source.flush(),
     });
   }
 
-  #tooLarge(index: number, bodySize: number): void {
-    const { maxMessageBytes } = this.#options;
-    const text = `the body has ${bodySize} bytes; maxMessageBytes is ${maxMessageBytes}`;
-    this.#deadLetters?.add(index, 'tooLarge', text);
-  }
-
-  #swallowed(bodySize: number, settled: boolean): void {
-    const { maxMessageBytes, maxMemory, onDecodeError } = this.#options;
-    const details = { bodySize, maxMessageBytes, maxMemory };
-    const text = `a body of ${bodySize} bytes came; maxMessageBytes is ${maxMessageBytes}, maxMemory ${maxMemory}`;
-    if (settled) {
-      this.#error(new MessageTooLarge(`${text}: onDecodeError is '${onDecodeError}'`, { details }));
-      return;
-    }
-    const advice = 'it stays unsettled: raise maxMemory, or set onDecodeError to reject it';
-    this.#error(new MessageTooLarge(`${text}. It does not fit in memory to be dead-lettered; ${advice}`, { details }));
-  }
-
   #fromWorker(worker: number, message: FromWorker): void {
-    if (message.type === 'failed') {
-      const { type: _, error, outcome, ...rest } = message;
-      this.emit('failed', {
-        error: fromPortable(error),
-        count: 1,
-        worker,
-        ...rest,
-        outcome: outcome === 'deadLetter' ? this.#deadOutcome : outcome,
-      });
-    } else if (message.type === 'failures') {
-      for (const [name, count] of Object.entries(message.counts)) {
-        this.emit('failed', {
-          error: fromPortable({ name, message: `${count} more failures in a second` }),
-          count,
-          worker,
-        });
-      }
-    } else if (message.type === 'log') {
-      this.#log(message.level, { worker, ...message.fields }, message.text);
-    }
+    if (message.type === 'failed' || message.type === 'failures') this.#failures.told(worker, message);
+    else if (message.type === 'log') this.#log(message.level, { worker, ...message.fields }, message.text);
   }
 
   /** What a listener throws must not reach the runtime: it surfaces as an uncaught error, as from any event. */
@@ -442,6 +439,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   async #stop(): Promise<void> {
     const started = this.#state !== 'idle';
     this.#state = 'closing';
+    this.#taking.close();
     clearInterval(this.#tick);
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
     if (started) {
@@ -449,7 +447,9 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         source: this.#source,
         dispatcher: this.#dispatcher,
         supervisor: this.#supervisor,
-        deadLetters: this.#deadLetters,
+        outlets: this.#outlets,
+        retries: this.#retries,
+        ordered: this.#ordered,
         drainTimeout: this.#options.drainTimeout,
         terminateGrace: this.#options.terminateGrace,
         pump: () => this.#pump(),

@@ -5,9 +5,12 @@
  */
 import { FRAME_HEAD, FRAME_OVERHEAD } from '../codec/amqp/frames.js';
 import { findHeaders, readFlags, readProperties, skipShortString } from '../codec/amqp/properties.js';
-import { findString, isEmptyTable, readTable } from '../codec/amqp/table.js';
+import { findString, findValue, isEmptyTable, readTable } from '../codec/amqp/table.js';
 import { type DecodeLimits, decodePayload } from '../codec/decode.js';
 import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
+
+/** Runs before this one, of a message that the broker kept for a while: written by main, read by workers. */
+export const RETRIES_HEADER = 'x-mozuku-retries';
 
 /** Names of queues by consumer tag. */
 export interface QueueLookup {
@@ -41,6 +44,13 @@ class LastSeen {
 
 const contentTypes = new LastSeen();
 const contentEncodings = new LastSeen();
+
+/** Writes into the frames of the delivery at `start` that it is not the first time. */
+export function markRedelivered(bytes: Buffer, start: number): void {
+  const tag = start + FRAME_HEAD + 4;
+  // Behind the consumer tag and the delivery tag.
+  bytes[tag + 1 + bytes[tag]! + 8]! |= 1;
+}
 
 export class Delivery implements MessageSource {
   #bytes: Buffer;
@@ -79,6 +89,14 @@ export class Delivery implements MessageSource {
   readHeaders(): Record<string, unknown> {
     const at = findHeaders(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
     return at < 0 ? Object.create(null) : readTable(this.#bytes, at, this.#headerEnd);
+  }
+
+  /** How often it had run before the broker kept it for another time. */
+  readRetries(): number {
+    const at = findHeaders(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
+    if (at < 0 || isEmptyTable(this.#bytes, at, this.#headerEnd)) return 0;
+    const found = findValue(this.#bytes, at, this.#headerEnd, RETRIES_HEADER);
+    return typeof found === 'number' && Number.isSafeInteger(found) && found > 0 ? found : 0;
   }
 
   readDeliveryInfo(): DeliveryInfo {

@@ -13,7 +13,7 @@
  *                                 │ 8 ATTEMPTS 9 DEATHS        │
  *                                 │10 ARRIVAL_HI 11 ARRIVAL_LO │    STATE = generation (20 bits) << 12
  *                                 │13 STARTED  (worker)        │          | owner incarnation (8) << 4
- *                                 │14 VERDICT  (worker)        │          | state (4)
+ *                                 │14 VERDICT 15 DELAY (worker)│          | state (4)
  *                                 └────────────────────────────┘
  * block (one per incarnation of a worker)
  * ┌───────────────────────────────────────────────────────────────────────────┐
@@ -56,6 +56,8 @@ export const slot = {
   /** Set by the worker just before the callback runs: tells suspects from the merely claimed. */
   STARTED: 13,
   VERDICT: 14,
+  /** Milliseconds until it is to run again, with the verdict RETRY. */
+  DELAY: 15,
   WORDS: LINE_WORDS,
   SHIFT: 4,
 } as const;
@@ -91,6 +93,8 @@ export const verdict = {
   REQUEUE: 3,
   /** To the dead letters; the slot's note says why. */
   DEAD: 4,
+  /** To be run again, once the slot's DELAY is over. */
+  RETRY: 5,
 } as const;
 
 /** Sub-buckets of each power of two of microseconds: an error of at most 1/16. */
@@ -117,6 +121,8 @@ export const block = {
   BUSY_LO: COUNTERS + 4,
   /** Callbacks that have not returned, those that were given up included. */
   RUNNING: COUNTERS + 5,
+  /** Memory of the worker's heap, buffers included, KiB; written with each beat. */
+  HEAP: COUNTERS + 6,
   HISTOGRAM,
   /** First word of the running table. */
   TABLE: HISTOGRAM + HISTOGRAM_BUCKETS,

@@ -7,6 +7,17 @@ import type { MemoryHandles } from './memory.js';
 
 export type DecodeErrorAction = 'deadLetter' | 'reject' | 'requeue' | 'ack';
 
+/** When and how often a failed message runs again. */
+export interface RetryRules {
+  /** Runs in all, the first included. */
+  readonly attempts: number;
+  /** Milliseconds before the second run; each further wait is `factor` times as long, `max` at most, ± `jitter` of it. */
+  readonly initial: number;
+  readonly factor: number;
+  readonly max: number;
+  readonly jitter: number;
+}
+
 /** What a worker needs to run: structured-cloned, its port transferred. */
 export interface WorkerTask {
   readonly memory: MemoryHandles;
@@ -18,7 +29,8 @@ export interface WorkerTask {
   /** file: URL of the handler module. */
   readonly handler: string;
   readonly concurrency: number;
-  readonly ack: 'auto' | 'manual';
+  readonly ack: 'auto' | 'manual' | 'none';
+  readonly retry: RetryRules | undefined;
   /** Content types that may be decoded. */
   readonly accept: readonly string[];
   readonly onDecodeError: DecodeErrorAction;
@@ -54,7 +66,7 @@ export type FromWorker =
       readonly messageId?: string;
       readonly attempt: number;
       /** What became of the message. */
-      readonly outcome: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'none';
+      readonly outcome: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'retry' | 'none';
     }
   /** Failures beyond the first 100 of a second, by the error's name. */
   | { readonly type: 'failures'; readonly counts: Readonly<Record<string, number>> }

@@ -22,7 +22,7 @@ export interface WorkerContext {
 export interface Context extends WorkerContext {
   /** Aborts when the callback's time is over, when its delivery can no longer be settled, and at the end of `close()`. */
   readonly signal: AbortSignal;
-  /** 1 for the first run of this delivery, one more after each run that a worker's death cut short. */
+  /** 1 for the first run of the message, as far as is known; one more for each run that failed or that a worker's death cut short. */
   readonly attempt: number;
 }
 
@@ -36,17 +36,39 @@ export function makeLogger(post: (level: LogLevel, text: string, fields?: Record
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }
 
+interface RetriesSource {
+  readRetries(): number;
+}
+
+function retriesOf(delivery: RetriesSource): number {
+  try {
+    return delivery.readRetries();
+  } catch {
+    // Headers that cannot be read fail where somebody wants them.
+    return 0;
+  }
+}
+
 export class MessageContext implements Context {
   readonly worker: number;
   readonly logger: Logger;
-  readonly attempt: number;
+  readonly #runs: number;
+  readonly #delivery: RetriesSource;
+  #attempt: number | undefined;
   #controller: AbortController | undefined;
   #aborted: unknown;
 
-  constructor(base: WorkerContext, attempt: number) {
+  /** `runs`: of this delivery, here; those before it are in the message. */
+  constructor(base: WorkerContext, runs: number, delivery: RetriesSource) {
     this.worker = base.worker;
     this.logger = base.logger;
-    this.attempt = attempt;
+    this.#runs = runs;
+    this.#delivery = delivery;
+  }
+
+  get attempt(): number {
+    this.#attempt ??= this.#runs + retriesOf(this.#delivery) + 1;
+    return this.#attempt;
   }
 
   get signal(): AbortSignal {

@@ -18,6 +18,7 @@ import { type FromWorker, toPortableError, type WorkerTask } from '../pool/worke
 import { MessageContext, type WorkerContext } from './context.js';
 import type { Handler } from './handler.js';
 import { FailureReporter } from './reporter.js';
+import { retryDelay } from './retry.js';
 import { Run, verdictOf } from './run.js';
 import { Statistics } from './statistics.js';
 
@@ -208,7 +209,7 @@ export class ConsumeLoop {
       this.#queues,
       this.#limits,
     );
-    const context = new MessageContext(this.#base, words[at + slot.ATTEMPTS]! + 1);
+    const context = new MessageContext(this.#base, words[at + slot.ATTEMPTS]!, delivery);
     const run = new Run(index, delivery, context, words[at + slot.CHANNEL_GENERATION]!, this);
     this.#runs.add(run);
     if ((words[at + slot.FLAGS]! & flag.ALONE) !== 0) {
@@ -228,6 +229,7 @@ export class ConsumeLoop {
     try {
       // Decoding is under the same suspicion as the callback: a body that takes the thread down is found the same way.
       const body = handler.decodes ? run.message.payload : undefined;
+      if (this.#task.ack === 'none') this.#ackFirst(run);
       try {
         result = handler.call(body, run.message, run.context);
       } catch (error) {
@@ -240,6 +242,16 @@ export class ConsumeLoop {
     }
     if (isThenable(result)) this.#await(run, result);
     else this.#succeed(run);
+  }
+
+  /** With ack: 'none' a message is over for the broker when its callback begins. */
+  #ackFirst(run: Run): void {
+    // Read before its bytes are given away; what the callback will read later must be its own.
+    void run.context.attempt;
+    run.delivery.own();
+    run.settled = true;
+    this.#statistics.settledEarly(run.row);
+    this.#push(run, verdict.ACK);
   }
 
   #await(run: Run, result: PromiseLike<unknown>): void {
@@ -278,9 +290,14 @@ export class ConsumeLoop {
   #failed(run: Run, error: unknown): void {
     this.#clock = now();
     this.#statistics.failed();
-    const outcome = run.settled ? 'none' : run.handedBack ? 'requeue' : 'deadLetter';
+    const delay = run.settled || run.handedBack ? undefined : retryDelay(error, run.context.attempt, this.#task.retry);
+    const failed = delay === undefined ? 'deadLetter' : 'retry';
+    const outcome = run.settled ? 'none' : run.handedBack ? 'requeue' : failed;
     this.#report(run, error, outcome);
-    if (outcome === 'deadLetter') {
+    if (delay !== undefined) {
+      this.#memory.slotWords[(run.index << slot.SHIFT) + slot.DELAY] = delay;
+      this.#settle(run, verdict.RETRY, 'requeue');
+    } else if (outcome === 'deadLetter') {
       this.#writeNote(run.index, 'failed', error);
       this.#settle(run, verdict.DEAD, 'reject');
     } else if (outcome === 'requeue') {
@@ -389,7 +406,7 @@ export class ConsumeLoop {
     );
   }
 
-  #report(run: Run, error: unknown, outcome: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'none'): void {
+  #report(run: Run, error: unknown, outcome: 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'retry' | 'none'): void {
     const portable = toPortableError(error);
     this.#reporter.report(this.#clock, portable.name, () => {
       const { deliveryTag, queue } = run.delivery.readDeliveryInfo();

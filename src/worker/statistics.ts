@@ -3,6 +3,7 @@
  * a message's arrival to its settlement. Main reads it without asking. One writer; a reader may see a row half written,
  * which costs it one wrong figure, never a decision (see the supervisor, which looks twice).
  */
+import { getHeapStatistics } from 'node:v8';
 import { highWord, lowWord } from '../pool/clock.js';
 import { bucketOf } from '../pool/histogram.js';
 import { block, RUNNING_WORDS } from '../pool/layout.js';
@@ -62,5 +63,7 @@ export class Statistics {
   /** By an interval: shows main that the loop turns. */
   beat(): void {
     this.#words[block.BEATS] = (this.#words[block.BEATS]! + 1) | 0;
+    const { used_heap_size: heap, external_memory: external } = getHeapStatistics();
+    this.#words[block.HEAP] = Math.round((heap + external) / 1024);
   }
 }

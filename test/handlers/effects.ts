@@ -1,9 +1,10 @@
 /**
  * The handler of most tests: does what the message says, and writes one line to an effects log outside of the runtime when
- * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256 tag start`, written in one call (O_APPEND); start
- * is when the callback began, microseconds of the clock that all threads share.
+ * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256 tag start end`, written in one call (O_APPEND);
+ * the times are microseconds of the clock that all threads share.
  *
- * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, stray (throws
+ * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, failTwice (fails two runs), retry (asks
+ * for another run after `ms`), giveUp (rejects), stray (throws
  * outside of the callback), exit, loop (for ever), heap (fills it), native (blocks in a native call for `ms`), busy (blocks
  * for `ms`), sleep (awaits `ms`), work (busy for half of `ms`, then sleeps as long), loopAfter (awaits `ms`, then loops for
  * ever), honour (waits until its signal aborts, and rejects with the reason), never (a promise that does not settle), latch
@@ -14,6 +15,7 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, openSync, writeSync } from 'node:fs';
+import * as errors from '#src/errors';
 import type { Context, Message } from '#src/index';
 import { now } from '#src/pool/clock';
 
@@ -33,7 +35,10 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 function note(message: Message, context: Context, id: number | string, start: number): void {
   const hash = createHash('sha256').update(message.body).digest('hex');
   const { deliveryTag } = message.deliveryInfo;
-  writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash} ${deliveryTag} ${Math.round(start)}\n`);
+  writeSync(
+    log,
+    `${id} ${context.worker} ${context.attempt} ${hash} ${deliveryTag} ${Math.round(start)} ${Math.round(now())}\n`,
+  );
 }
 
 async function obey(order: Order, message: Message, context: Context): Promise<void> {
@@ -41,6 +46,14 @@ async function obey(order: Order, message: Message, context: Context): Promise<v
   switch (order.do) {
     case 'throw':
       throw new RangeError(`asked to fail: ${order.id}`);
+    case 'failTwice':
+      if (context.attempt < 3) throw new RangeError(`failed run ${context.attempt}`);
+      return;
+    case 'retry':
+      if (context.attempt === 1) throw new errors.Retry(ms);
+      return;
+    case 'giveUp':
+      throw new errors.Reject('no use');
     case 'stray':
       setImmediate(() => {
         throw new Error(`stray: ${order.id}`);

@@ -59,7 +59,7 @@ class Follower {
       for (const line of lines) {
         const id = line.slice(0, line.indexOf(' '));
         this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
-        const [tag, start] = line.split(' ').slice(-2);
+        const [tag, start] = line.split(' ').slice(4);
         this.runs.push({ delivery: `${id} ${tag}`, id, start: Number(start) });
       }
     }

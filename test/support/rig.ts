@@ -15,6 +15,9 @@ export interface Effect {
   readonly worker: number;
   readonly attempt: number;
   readonly hash: string;
+  /** Microseconds, of one clock for all threads. */
+  readonly start: number;
+  readonly end: number;
 }
 
 /** A folder of the test's own with the effects log in it. Set before the consumer starts: threads copy the environment. */
@@ -38,8 +41,9 @@ export class EffectsLog implements Disposable {
       .split('\n')
       .slice(0, -1)
       .map((line) => {
-        const [id = '', worker, attempt, hash = ''] = line.split(' ');
-        return { id, worker: Number(worker), attempt: Number(attempt), hash };
+        const [id = '', worker, attempt, hash = '', _tag, start, end] = line.split(' ');
+        const numbers = { worker: Number(worker), attempt: Number(attempt), start: Number(start), end: Number(end) };
+        return { id, hash, ...numbers };
       });
   }
 

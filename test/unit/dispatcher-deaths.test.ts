@@ -54,6 +54,7 @@ describe('after the death of a worker', () => {
 
   const sink: DispatchSink = {
     settle: (entry, outcome) => log.push(`${entry}:${outcome}`),
+    retry: (index, milliseconds) => log.push(`retry ${index} ${milliseconds}`),
     dead: (index, why) => {
       dead.push(index);
       log.push(`dead ${why}`);

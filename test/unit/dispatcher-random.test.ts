@@ -51,6 +51,7 @@ class World {
         );
         this.outstanding.delete(entry);
       },
+      retry: () => assert.fail('nobody asked for it'),
       dead: (index) => this.dead.push({ index, word: this.dispatcher.stateOf(index), entry: this.#tag(index) }),
     };
     this.dispatcher = new Dispatcher(this.memory, this.arena, sink, 2);

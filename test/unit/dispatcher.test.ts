@@ -45,6 +45,7 @@ describe('the dispatcher', () => {
 
   const sink: DispatchSink = {
     settle: (entry, outcome) => log.push(`${entry}:${outcome}`),
+    retry: (index, milliseconds) => log.push(`retry ${index} ${milliseconds}`),
     dead: (index, why) => {
       dead.push(index);
       log.push(`dead ${why}`);

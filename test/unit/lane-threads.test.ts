@@ -84,6 +84,7 @@ if (!isMainThread) {
           settled[number] = 1;
           done++;
         },
+        retry: () => assert.fail('nobody asked for it'),
         dead: () => assert.fail('nothing here dies of anything'),
       },
       1,

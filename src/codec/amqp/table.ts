@@ -144,27 +144,51 @@ export function readTable(bytes: Buffer, at: number, end: number): Record<string
   return new Reader(bytes, at, end).table(0);
 }
 
-/**
- * One string value of a table without decoding the rest of it; undefined if the key is absent or no string.
- * The worker needs `compression` of each message, and most messages have few headers.
- */
-export function findString(bytes: Buffer, at: number, end: number, key: string): string | undefined {
+/** A reader that stands at the type of the value of `key`; undefined if the table has no such key. Decodes as little as it can. */
+function seek(bytes: Buffer, at: number, end: number, key: string): Reader | undefined {
   const reader = new Reader(bytes, at, end).inner(0);
   while (reader.at < reader.end) {
     const length = reader.u8();
     const start = reader.need(length);
-    const matches = length === key.length && bytes.latin1Slice(start, start + length) === key;
-    if (matches && bytes[reader.at] === 0x53) {
-      reader.u8();
-      return reader.longString();
-    }
+    // Nearly every key is plain ASCII, and latin1 the cheapest way to look at it.
+    if (length === key.length && bytes.latin1Slice(start, start + length) === key) return reader;
+    if (length > key.length && bytes.utf8Slice(start, start + length) === key) return reader;
     if (reader.at < reader.end && bytes[reader.at] === 0x53) {
       reader.u8();
       reader.need(reader.u32());
     } else {
       reader.value(0);
     }
-    if (matches) return undefined;
   }
   return undefined;
+}
+
+/**
+ * One string value of a table without decoding the rest of it; undefined if the key is absent or no string.
+ * The worker needs `compression` of each message, and most messages have few headers.
+ */
+export function findString(bytes: Buffer, at: number, end: number, key: string): string | undefined {
+  const reader = seek(bytes, at, end, key);
+  if (reader === undefined || bytes[reader.at] !== 0x53) return undefined;
+  reader.u8();
+  return reader.longString();
+}
+
+/** One value of a table, decoded; undefined if the key is absent. */
+export function findValue(bytes: Buffer, at: number, end: number, key: string): unknown {
+  return seek(bytes, at, end, key)?.value(0);
+}
+
+/** Where one value of a table lies, its type included; undefined if the key is absent. */
+export function findField(
+  bytes: Buffer,
+  at: number,
+  end: number,
+  key: string,
+): { readonly start: number; readonly end: number } | undefined {
+  const reader = seek(bytes, at, end, key);
+  if (reader === undefined) return undefined;
+  const start = reader.at;
+  reader.value(0);
+  return { start, end: reader.at };
 }

@@ -6,15 +6,18 @@
 import { TimeoutError } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
 import type { Source } from '../transports/transport.js';
-import type { DeadLetters } from './dead-letters.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { Outlets } from './outlets.js';
+import type { Retries } from './retries.js';
 import type { Supervisor } from './supervisor.js';
 
 export interface RuntimeParts {
   readonly source: Source;
   readonly dispatcher: Dispatcher;
   readonly supervisor: Supervisor;
-  readonly deadLetters: DeadLetters | undefined;
+  readonly outlets: Outlets;
+  readonly retries: Retries;
+  readonly ordered: boolean;
   readonly drainTimeout: number;
   readonly terminateGrace: number;
   /** Takes settlements and writes acks. */
@@ -23,7 +26,7 @@ export interface RuntimeParts {
 }
 
 /** An answer of the broker that does not come is given up after this, ms. */
-const BROKER_TIMEOUT = 5_000;
+export const BROKER_TIMEOUT = 5_000;
 const TEARDOWN_TIMEOUT = 2_000;
 /** Between the abort of the signals and the end of the threads, ms. */
 const ABORT_GRACE = 1_000;
@@ -36,11 +39,15 @@ export async function endRuntime(parts: RuntimeParts): Promise<void> {
   } catch (error) {
     onError(error as Error);
   }
-  dispatcher.giveBack();
+  // In order it goes back with its channel.
+  if (parts.ordered) dispatcher.withdrawUnstarted();
+  else dispatcher.giveBack();
+  parts.retries.giveBack();
   source.flush();
   await endWorkers(parts);
   pump();
-  await endDeadLetters(parts);
+  parts.retries.giveBack();
+  await endOutlets(parts);
   await source.close(BROKER_TIMEOUT);
 }
 
@@ -57,12 +64,13 @@ async function endWorkers({ supervisor, drainTimeout, terminateGrace, onError }:
   onError(new TimeoutError('a worker thread does not exit: a native call of the handler holds it'));
 }
 
-async function endDeadLetters({ deadLetters, onError }: RuntimeParts): Promise<void> {
-  if (deadLetters === undefined) return;
-  if (!(await within(deadLetters.idle(), BROKER_TIMEOUT))) {
-    onError(new TimeoutError(`${deadLetters.pending} dead letters could not be published: their messages go back`));
+async function endOutlets({ outlets, onError }: RuntimeParts): Promise<void> {
+  if (!(await within(outlets.idle(), BROKER_TIMEOUT))) {
+    onError(
+      new TimeoutError(`${outlets.pending} dead letters and retries could not be published: their messages go back`),
+    );
   }
-  await deadLetters.close(BROKER_TIMEOUT);
+  await outlets.close(BROKER_TIMEOUT);
 }
 
 async function within(work: Promise<void>, milliseconds: number): Promise<boolean> {

@@ -10,11 +10,14 @@
 import type { Arena } from '../../pool/arena.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../../pool/bell.js';
 import { fromWords, highWord, lowWord } from '../../pool/clock.js';
+import { markRedelivered } from '../../pool/delivery.js';
 import { LanePublisher, laneHasWork, NONE } from '../../pool/lane.js';
 import { block, board, flag, OWNER_MASK, OWNER_SHIFT, STATE_MASK, slot, state, verdict } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import { SettlementReader } from '../../pool/settlement-ring.js';
 import { SlotTable } from '../../pool/slots.js';
+import { KeyOrder } from './key-order.js';
+import type { KeyReader } from './order-key.js';
 
 /** One life of one worker thread, as the dispatcher sees it. */
 export interface Incarnation {
@@ -35,6 +38,8 @@ export interface DispatchSink {
   settle(entry: number, outcome: Outcome): void;
   /** The slot is HELD and goes to the dead letters; `finish` frees it. */
   dead(index: number, why: 'failed' | 'deaths', text?: string): void;
+  /** The slot is HELD until it runs again: `again` after so many milliseconds, or `finishRetry` once the broker keeps it. */
+  retry(index: number, milliseconds: number): void;
 }
 
 export interface Swept {
@@ -65,6 +70,7 @@ export interface Counters {
   deadLettered: number;
   stale: number;
   shed: number;
+  retried: number;
 }
 
 export class Dispatcher {
@@ -77,6 +83,7 @@ export class Dispatcher {
     deadLettered: 0,
     stale: 0,
     shed: 0,
+    retried: 0,
   };
 
   readonly #memory: Memory;
@@ -87,6 +94,13 @@ export class Dispatcher {
   readonly #lane: LanePublisher;
   /** The ledger entry of each slot: only main wants it. */
   readonly #entries: Int32Array;
+  /** With `orderBy`: who waits for whom, and what tells. */
+  readonly #order: KeyOrder | undefined;
+  readonly #keyOf: KeyReader | undefined;
+  /** Slots of disowned threads: nothing is in them. */
+  #abandoned = 0;
+  /** What is not settled goes back to the broker as it is, with its channel: nothing is started or run again. */
+  #returning = false;
   #incarnations: Registered[] = [];
   #nextToWake = 0;
   #generation = 0;
@@ -94,7 +108,8 @@ export class Dispatcher {
   #arrivalHi = 0;
   #arrivalLo = 0;
 
-  constructor(memory: Memory, arena: Arena, sink: DispatchSink, maxDeliveries: number) {
+  /** `keyOf`: messages of one key run one after another, in the order in which they came. */
+  constructor(memory: Memory, arena: Arena, sink: DispatchSink, maxDeliveries: number, keyOf?: KeyReader) {
     this.#memory = memory;
     this.#slots = new SlotTable(memory, arena);
     this.#words = memory.slotWords;
@@ -102,6 +117,8 @@ export class Dispatcher {
     this.#maxDeliveries = maxDeliveries;
     this.#lane = new LanePublisher(memory);
     this.#entries = new Int32Array(memory.slotCount);
+    this.#keyOf = keyOf;
+    this.#order = keyOf === undefined ? undefined : new KeyOrder(memory.slotCount);
   }
 
   get generation(): number {
@@ -113,10 +130,16 @@ export class Dispatcher {
     return this.#slots.used;
   }
 
+  /** Slots with messages in them. */
+  get busy(): number {
+    return this.#slots.used - this.#abandoned;
+  }
+
   /** A channel begins to deliver: its messages carry the number returned. */
   begin(): number {
     this.#generation = (this.#generation + 1) | 0;
     this.#alive = true;
+    this.#returning = false;
     return this.#generation;
   }
 
@@ -137,6 +160,36 @@ export class Dispatcher {
       }
     }
     this.#lane.skipDead();
+    this.#forgetFreed();
+    return count;
+  }
+
+  /** Keys of what still runs stay busy: what comes next waits for it. */
+  #forgetFreed(): void {
+    if (this.#order === undefined) return;
+    const kept = new Set<number>();
+    for (let index = 0; index < this.#memory.slotCount; index++) {
+      if (this.#slots.stateOf(index) !== state.FREE) kept.add(index);
+    }
+    this.#order.keepOnly(kept);
+  }
+
+  /**
+   * For an ordered consumer that stops: takes back what has not started, without a word to the broker, which puts it in its
+   * place when the channel is closed. What workers give back from now on goes the same way. Returns how many that were.
+   */
+  withdrawUnstarted(): number {
+    this.#returning = true;
+    let count = 0;
+    for (let index = 0; index < this.#memory.slotCount; index++) {
+      const value = this.#slots.stateOf(index);
+      const waits = value === state.HELD && this.#order?.waits(index) === true;
+      if (!waits && !(value === state.READY && this.#lane.withdraw(index))) continue;
+      this.#slots.release(index);
+      count++;
+    }
+    this.#lane.skipDead();
+    this.#forgetFreed();
     return count;
   }
 
@@ -178,8 +231,22 @@ export class Dispatcher {
     this.#entries[index] = entry;
     this.countReceived(redelivered);
     if (held) this.#slots.raise(index, state.HELD);
-    else this.#lane.push(index);
+    else if (this.#joins(index, start, length)) this.#lane.push(index);
+    else this.#slots.raise(index, state.HELD);
     return index;
+  }
+
+  /** False: it waits for others of its key. */
+  #joins(index: number, start: number, length: number): boolean {
+    if (this.#order === undefined) return true;
+    return this.#order.join(index, this.#keyOf!(this.#memory.bytes, start, length));
+  }
+
+  /** The message is over and done with: its slot is free, and the next of its key may run. */
+  #free(index: number): void {
+    const next = this.#order?.leave(index) ?? NONE;
+    this.#slots.release(index);
+    if (next !== NONE && !this.#returning) this.#lane.push(next);
   }
 
   /** Shows what was accepted to the workers and wakes as many as there is work for. Once a socket read. */
@@ -226,6 +293,7 @@ export class Dispatcher {
   drain(): number {
     let count = 0;
     for (const worker of this.#incarnations) count += this.#drainOne(worker);
+    this.flush();
     return count;
   }
 
@@ -248,12 +316,16 @@ export class Dispatcher {
     }
     if (this.#words[at + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive) {
       this.counters.stale++;
-      this.#slots.release(index);
+      this.#free(index);
       return;
     }
     const said = this.#words[at + slot.VERDICT]!;
-    if (said === verdict.ACK || said === verdict.REJECT || said === verdict.REQUEUE) {
+    if (said === verdict.REQUEUE && this.#order !== undefined) {
+      this.#requeueInOrder(index);
+    } else if (said === verdict.ACK || said === verdict.REJECT || said === verdict.REQUEUE) {
       this.#settle(index, said);
+    } else if (said === verdict.RETRY) {
+      this.#retry(index);
     } else {
       this.#slots.raise(index, state.HELD);
       this.#sink.dead(index, 'failed');
@@ -276,7 +348,63 @@ export class Dispatcher {
   #settle(index: number, outcome: Outcome): void {
     this.count(outcome);
     this.#sink.settle(this.#entries[index]!, outcome);
-    this.#slots.release(index);
+    this.#free(index);
+  }
+
+  /** Given back to the broker it would come again behind others of its key: it runs again from where it is. */
+  #requeueInOrder(index: number): void {
+    this.counters.requeued++;
+    if (this.#returning) {
+      this.#free(index);
+      return;
+    }
+    const at = index << slot.SHIFT;
+    this.#words[at + slot.FLAGS]! |= flag.REDELIVERED;
+    markRedelivered(this.#memory.bytes, this.#words[at + slot.OFFSET]!);
+    this.#ran(index);
+    this.#lane.push(index);
+  }
+
+  #retry(index: number): void {
+    this.counters.retried++;
+    if (this.#returning && this.#order !== undefined) {
+      this.#free(index);
+      return;
+    }
+    this.#ran(index);
+    this.#sink.retry(index, this.#words[(index << slot.SHIFT) + slot.DELAY]!);
+  }
+
+  /** Back in main's hands after a run. */
+  #ran(index: number): void {
+    const at = index << slot.SHIFT;
+    this.#words[at + slot.ATTEMPTS]!++;
+    this.#words[at + slot.STARTED] = 0;
+    this.#words[at + slot.VERDICT] = verdict.NONE;
+    this.#slots.raise(index, state.HELD);
+  }
+
+  /** Runs what main holds again, if it is still the message meant. */
+  again(index: number, word: number): void {
+    if (this.stateOf(index) !== word) return;
+    this.#lane.push(index);
+    this.flush();
+  }
+
+  /** The broker keeps a copy that comes when it is due: settles this one. False as for `finish`. */
+  finishRetry(index: number, word: number): boolean {
+    if (this.stateOf(index) !== word) return false;
+    this.#sink.settle(this.#entries[index]!, verdict.ACK);
+    this.#free(index);
+    this.flush();
+    return true;
+  }
+
+  /** Gives what main holds back to the broker, if it is still the message meant: by a word, or in order with its channel. */
+  returnHeld(index: number, word: number): void {
+    if (this.stateOf(index) !== word) return;
+    if (this.#order === undefined) this.#settle(index, verdict.REQUEUE);
+    else this.#free(index);
   }
 
   /**
@@ -284,17 +412,19 @@ export class Dispatcher {
    * the work began. False: its generation ended meanwhile, the broker gives the message out again.
    */
   finish(index: number, word: number, outcome: Outcome): boolean {
-    if (this.#words[(index << slot.SHIFT) + slot.STATE] !== word) return false;
+    if (this.stateOf(index) !== word) return false;
     this.#settle(index, outcome);
+    this.flush();
     return true;
   }
 
   /** The same for one that is safe in the dead-letter queue now. */
   finishDead(index: number, word: number): boolean {
-    if (this.#words[(index << slot.SHIFT) + slot.STATE] !== word) return false;
+    if (this.stateOf(index) !== word) return false;
     this.counters.deadLettered++;
     this.#sink.settle(this.#entries[index]!, verdict.ACK);
-    this.#slots.release(index);
+    this.#free(index);
+    this.flush();
     return true;
   }
 
@@ -317,6 +447,14 @@ export class Dispatcher {
       count++;
     }
     return count;
+  }
+
+  /** True if something waits unstarted that came before this time, microseconds. */
+  waitsSince(before: number): boolean {
+    const index = this.#lane.oldest();
+    if (index === NONE) return false;
+    const at = index << slot.SHIFT;
+    return fromWords(this.#words[at + slot.ARRIVAL_HI]!, this.#words[at + slot.ARRIVAL_LO]!) < before;
   }
 
   /** Slots that workers have claimed and not settled. */
@@ -359,7 +497,18 @@ export class Dispatcher {
 
   /** A disowned thread exited after all: its slots can be used again. */
   retire(id: number): void {
-    for (const index of this.#slots.claimedBy(id)) this.#slots.release(index);
+    for (const index of this.#slots.claimedBy(id)) {
+      this.#slots.release(index);
+      this.#abandoned--;
+    }
+  }
+
+  /** A slot of a disowned thread whose message goes nowhere else: it keeps the slot, and nothing waits for it. */
+  #leaveBehind(old: number): void {
+    this.#slots.releaseBytes(old);
+    this.#abandoned++;
+    const next = this.#order?.leave(old) ?? NONE;
+    if (next !== NONE) this.#lane.push(next);
   }
 
   /**
@@ -378,8 +527,8 @@ export class Dispatcher {
       const generationOver = words[(old << slot.SHIFT) + slot.CHANNEL_GENERATION] !== this.#generation || !this.#alive;
       if (generationOver) {
         this.counters.stale++;
-        if (move) this.#slots.releaseBytes(old);
-        else this.#slots.release(old);
+        if (move) this.#leaveBehind(old);
+        else this.#free(old);
         continue;
       }
       const index = move ? this.#slots.move(old) : old;
@@ -387,8 +536,12 @@ export class Dispatcher {
         // More threads hang than anyone planned slots for: the broker can have the message back.
         this.count(verdict.REQUEUE);
         this.#sink.settle(this.#entries[old]!, verdict.REQUEUE);
-        this.#slots.releaseBytes(old);
+        this.#leaveBehind(old);
         continue;
+      }
+      if (move) {
+        this.#abandoned++;
+        this.#order?.moved(old, index);
       }
       this.#entries[index] = this.#entries[old]!;
       const at = index << slot.SHIFT;

@@ -25,13 +25,13 @@ export interface FailedMessage {
   readonly messageId?: string;
   readonly attempt?: number;
   /**
-   * What becomes of the message. `'again'`: it took its worker down and runs again on another; `'drop'`: acked and gone, as
+   * What becomes of the message. `'retry'`: it runs again when its delay is over. `'again'`: it took its worker down and runs again on another; `'drop'`: acked and gone, as
    * `deadLetter: 'drop'` asks for; `'none'`: the callback had settled it before it failed.
    */
   readonly outcome?: FailureOutcome;
 }
 
-export type FailureOutcome = 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'drop' | 'again' | 'none';
+export type FailureOutcome = 'deadLetter' | 'reject' | 'requeue' | 'ack' | 'drop' | 'retry' | 'again' | 'none';
 
 export interface ShardedConsumerEvents {
   /** The handler is loaded on every worker, and the queues are consumed. */

@@ -10,9 +10,10 @@ import type { ResourceLimits } from 'node:worker_threads';
 import { HandlerLoadError, OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
 import { SEGMENT_BYTES } from '../../pool/layout.js';
-import type { DecodeErrorAction } from '../../pool/worker-protocol.js';
+import type { DecodeErrorAction, RetryRules } from '../../pool/worker-protocol.js';
 import { MAX_THREADS } from '../../pool/worker-thread.js';
 import type { DeadLetterTarget } from './dead-letters.js';
+import type { OrderBy } from './order-key.js';
 
 /** What the runtime logs to, and workers' `context.logger`; pino's shape. */
 export interface ConsumerLogger {
@@ -31,8 +32,22 @@ export interface ShardedConsumerOptions {
   readonly concurrency?: number;
   /** Unsettled deliveries asked of the broker, per queue. Default: max(64, 16 × workers × concurrency). */
   readonly prefetchCount?: number;
-  /** `'auto'` (default): by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or its failure. */
-  readonly ack?: 'auto' | 'manual';
+  /**
+   * `'auto'` (default): by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or its
+   * failure. `'none'`: as its callback begins; whatever becomes of it then, the broker does not give it out again.
+   */
+  readonly ack?: 'auto' | 'manual' | 'none';
+  /**
+   * Messages with the same key run one after another, in the order of their queue; others beside them. A message without the
+   * header has no key. Default: no order.
+   */
+  readonly orderBy?: OrderBy;
+  /** Runs a failed message again. Default: not, unless the handler throws `errors.Retry`. */
+  readonly retry?: RetryOptions;
+  /** A worker is replaced by a fresh one after about so many messages, one worker at a time. Default: never. */
+  readonly maxMessagesPerWorker?: number;
+  /** The same when its heap, buffers included, has so many bytes. Default: never. */
+  readonly maxWorkerMemory?: number;
   /** Content types, or names of serializers, that may be decoded. Default: json, text, raw. */
   readonly accept?: readonly string[];
   /** Declare the queues, at every connect. Default true. */
@@ -76,6 +91,12 @@ export interface ShardedConsumerOptions {
   readonly consumerArguments?: Record<string, unknown>;
 }
 
+/** When and how often a failed message runs again. */
+export interface RetryOptions extends Partial<RetryRules> {
+  /** With `orderBy`: does its key wait for it (`'block'`, default), or do others overtake it (`'skip'`)? */
+  readonly order?: 'block' | 'skip';
+}
+
 const MiB = 1024 * 1024;
 /** basic.qos has 16 bits for it. */
 const MAX_PREFETCH = 65_535;
@@ -86,6 +107,32 @@ const isLogger = (value: unknown): boolean =>
 const isTarget = (value: unknown): boolean =>
   (typeof value === 'string' && value !== '') ||
   (kinds.object.test(value) && typeof (value as { exchange?: unknown }).exchange === 'string');
+
+const isOrder = (value: unknown): boolean =>
+  value === 'routingKey' ||
+  value === 'queue' ||
+  (kinds.object.test(value) && Object.keys(value).join() === 'header' && kinds.name.test(value.header));
+
+export const RETRY_OPTIONS: OptionTable<RetryOptions> = {
+  attempts: { kind: kinds.integer(1, 1_000_000), default: 3, doc: 'Runs in all, the first included.' },
+  initial: { kind: kinds.milliseconds, default: 1000, doc: 'Before the second run (ms).' },
+  factor: {
+    kind: kinds.custom<number>('a number from 1 to 1000', (n) => typeof n === 'number' && n >= 1 && n <= 1000),
+    default: 2,
+    doc: 'Each further wait is so many times as long.',
+  },
+  max: { kind: kinds.milliseconds, default: 60_000, doc: 'The longest wait (ms).' },
+  jitter: {
+    kind: kinds.custom<number>('a number from 0 to 1', (n) => typeof n === 'number' && n >= 0 && n <= 1),
+    default: 0.2,
+    doc: 'Each wait is longer or shorter by up to this part of itself.',
+  },
+  order: {
+    kind: kinds.oneOf('block', 'skip'),
+    default: 'block',
+    doc: "With `orderBy`. `'block'`: the key waits, the message keeps its place here. `'skip'`: the broker keeps the message, and others of its key overtake it.",
+  },
+};
 
 export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
   handler: {
@@ -105,9 +152,29 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
     doc: 'Unsettled deliveries asked of the broker, per queue.',
   },
   ack: {
-    kind: kinds.oneOf('auto', 'manual'),
+    kind: kinds.oneOf('auto', 'manual', 'none'),
     default: 'auto',
-    doc: "`'auto'`: by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or by its failure.",
+    doc: "`'auto'`: by the callback's outcome, unless it settles the message itself. `'manual'`: by the callback, or by its failure. `'none'`: as its callback begins.",
+  },
+  orderBy: {
+    kind: kinds.custom<OrderBy>("'routingKey', 'queue' or { header: 'x' }", isOrder),
+    defaultWords: 'none',
+    doc: "`'routingKey'`, `'queue'`, `{ header: 'x' }`: messages of one key run one after another, in order.",
+  },
+  retry: {
+    kind: kinds.custom<RetryOptions>('an object', kinds.object.test),
+    defaultWords: 'none',
+    doc: '`{ attempts, initial, factor, max, jitter, order }`, below.',
+  },
+  maxMessagesPerWorker: {
+    kind: kinds.integer(1, Number.MAX_SAFE_INTEGER),
+    defaultWords: 'none',
+    doc: 'Messages until a worker is replaced.',
+  },
+  maxWorkerMemory: {
+    kind: kinds.bytes(1024 * 1024, Number.MAX_SAFE_INTEGER),
+    defaultWords: 'none',
+    doc: 'Bytes of heap and buffers until a worker is replaced.',
   },
   accept: {
     kind: kinds.strings,
@@ -173,8 +240,11 @@ type WithDefaults =
   | 'maxMemory'
   | 'consumerArguments';
 
-export type ResolvedOptions = Omit<ShardedConsumerOptions, 'handler' | WithDefaults> &
-  Required<Pick<ShardedConsumerOptions, WithDefaults>> & { readonly handler: string };
+export type ResolvedOptions = Omit<ShardedConsumerOptions, 'handler' | 'retry' | WithDefaults> &
+  Required<Pick<ShardedConsumerOptions, WithDefaults>> & {
+    readonly handler: string;
+    readonly retry: Required<RetryOptions> | undefined;
+  };
 
 /** Checks everything that can be checked before a thread starts. Throws `OptionError`, `HandlerLoadError`. */
 export function readShardedOptions(given: unknown): ResolvedOptions {
@@ -194,6 +264,10 @@ export function readShardedOptions(given: unknown): ResolvedOptions {
     maxMemory,
     prefetchCount: options.prefetchCount ?? Math.min(MAX_PREFETCH, Math.max(64, 16 * workers * options.concurrency!)),
     timeout: options.timeout ?? 0,
+    retry:
+      options.retry === undefined
+        ? undefined
+        : readOptions<RetryOptions>('ShardedConsumer: retry', RETRY_OPTIONS, options.retry),
   } as ResolvedOptions;
 }
 

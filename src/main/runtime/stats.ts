@@ -34,7 +34,7 @@ export interface LatencyStats {
 }
 
 export interface ShardedConsumerStats {
-  readonly state: 'idle' | 'starting' | 'consuming' | 'disconnected' | 'closing' | 'closed';
+  readonly state: 'idle' | 'starting' | 'consuming' | 'disconnected' | 'pausing' | 'paused' | 'closing' | 'closed';
   readonly received: number;
   readonly acked: number;
   readonly rejected: number;
@@ -50,7 +50,7 @@ export interface ShardedConsumerStats {
   readonly inFlight: number;
   /** Ready, and claimed by none. */
   readonly waiting: number;
-  /** In main's hands: on the way to the dead letters. */
+  /** In main's hands: on the way to the dead letters, to be run again later, or behind others of the same key. */
   readonly held: number;
   /** What the broker counts as ours. */
   readonly unsettled: number;

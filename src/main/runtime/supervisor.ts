@@ -10,7 +10,7 @@
  *                zombie ── exit ───────────────────────────────────┘
  */
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
-import { HandlerLoadError, type KombuError, TimeoutError, WorkerLost } from '../../errors.js';
+import { ClosedError, HandlerLoadError, type KombuError, TimeoutError, WorkerLost } from '../../errors.js';
 import { ringAlways } from '../../pool/bell.js';
 import { now } from '../../pool/clock.js';
 import { block, MAX_INCARNATION, stop } from '../../pool/layout.js';
@@ -28,6 +28,9 @@ export interface SupervisorOptions extends WorkerThreadOptions {
   readonly workers: number;
   readonly startTimeout: number;
   readonly terminateGrace: number;
+  /** A worker is replaced past these. */
+  readonly maxMessagesPerWorker?: number;
+  readonly maxWorkerMemory?: number;
 }
 
 export interface SupervisorEvents {
@@ -60,7 +63,13 @@ export class Supervisor {
   readonly #lives = new Map<number, WorkerLife>();
   readonly #failures = new Map<number, number>();
   readonly #restarts = new Map<number, number>();
-  readonly #delays = new Set<NodeJS.Timeout>();
+  /** Replacements that wait for their back-off, by worker. */
+  readonly #delays = new Map<number, NodeJS.Timeout>();
+  /** How many workers there are to be. */
+  #wanted: number;
+  #scaled: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  /** The worker that is being replaced for its age or size: one at a time. */
+  #recycling: number | undefined;
   #queues: Readonly<Record<string, string>> = {};
   #lastIncarnation = 0;
   #stopping = false;
@@ -71,6 +80,7 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions, memory: Memory, dispatcher: Dispatcher, events: SupervisorEvents) {
     this.#options = options;
+    this.#wanted = options.workers;
     this.#memory = memory;
     this.#dispatcher = dispatcher;
     this.#events = events;
@@ -79,7 +89,7 @@ export class Supervisor {
   /** Starts all workers; resolves when each has loaded its handler. Rejects with the first failure. */
   start(): Promise<void> {
     const { timeout } = this.#options.task;
-    this.#tick = setInterval(() => this.#watch(), timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : 1000);
+    this.#tick = setInterval(() => this.#watch(), timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : 250);
     this.#tick.unref();
     return new Promise((resolve, reject) => {
       const missing = new Set(Array.from({ length: this.#options.workers }, (_, worker) => worker));
@@ -108,8 +118,10 @@ export class Supervisor {
    */
   drain(): Promise<void> {
     this.#stopping = true;
-    for (const delay of this.#delays) clearTimeout(delay);
+    for (const delay of this.#delays.values()) clearTimeout(delay);
     this.#delays.clear();
+    for (const { reject } of this.#scaled) reject(new ClosedError('the consumer closes'));
+    this.#scaled = [];
     for (const life of this.#lives.values()) {
       // One that still starts has nothing to finish, and may never.
       if (life.state === 'starting') this.#terminate(life, 'the consumer closes', false);
@@ -120,6 +132,49 @@ export class Supervisor {
       this.#allDrained = resolve;
       this.#checkDone();
     });
+  }
+
+  /**
+   * From now on there are to be so many workers. Resolves when there are, and no others; or when another number is wanted
+   * meanwhile. What a surplus worker runs it finishes.
+   */
+  scale(workers: number): Promise<void> {
+    this.#wanted = workers;
+    for (const { resolve } of this.#scaled) resolve();
+    this.#scaled = [];
+    for (const [worker, delay] of this.#delays) {
+      if (worker < workers) continue;
+      clearTimeout(delay);
+      this.#delays.delete(worker);
+    }
+    const living = new Set(this.#delays.keys());
+    for (const life of this.#lives.values()) {
+      if (life.state === 'zombie' || life.state === 'gone') continue;
+      living.add(life.worker);
+      if (life.worker < workers) continue;
+      if (life.state === 'starting') this.#terminate(life, 'fewer workers are wanted', false);
+      else if (life.state === 'running') this.#retire(life, 'fewer workers are wanted');
+    }
+    for (let worker = 0; worker < workers; worker++) if (!living.has(worker)) this.#startWorker(worker);
+    return new Promise((resolve, reject) => {
+      this.#scaled.push({ resolve, reject });
+      this.#checkScale();
+    });
+  }
+
+  #checkScale(): void {
+    if (this.#scaled.length === 0) return;
+    const lives = [...this.#lives.values()].filter(({ state }) => state !== 'zombie');
+    if (lives.length !== this.#wanted || !lives.every(({ state }) => state === 'running')) return;
+    for (const { resolve } of this.#scaled) resolve();
+    this.#scaled = [];
+  }
+
+  /** It finishes what it runs and ends. */
+  #retire(life: WorkerLife, reason: string): void {
+    life.state = 'draining';
+    life.retired = reason;
+    this.#sayStop(life);
   }
 
   #sayStop(life: WorkerLife): void {
@@ -226,12 +281,16 @@ export class Supervisor {
       clearTimeout(life.timer);
       life.state = this.#stopping ? 'draining' : 'running';
       life.beatAt = now();
+      if (this.#recycling === life.worker) this.#recycling = undefined;
       this.#events.worker({ id: life.worker, threadId: life.threadId, state: 'started' });
       this.#first?.missing.delete(life.worker);
       if (this.#first?.missing.size === 0) {
         this.#first.resolve();
         this.#first = undefined;
       }
+      // Wanted when it was started, and no longer.
+      if (life.worker >= this.#wanted && life.state === 'running') this.#retire(life, 'fewer workers are wanted');
+      this.#checkScale();
     } else if (message.type === 'drained') {
       life.returned = true;
       this.#checkDone();
@@ -286,11 +345,11 @@ export class Supervisor {
     this.#ended(life, swept, `${life.reason ?? 'it broke down'}; its thread does not exit`);
     this.#checkDone();
     const zombies = [...this.#lives.values()].filter((other) => other.state === 'zombie').length;
-    if (zombies > this.#options.workers) {
+    if (zombies > Math.max(this.#options.workers, this.#wanted)) {
       this.#events.fatal(
         new WorkerLost(
-          `${zombies} threads were terminated and do not exit, more than there are workers (${this.#options.workers}): does a native call of the handler block?`,
-          { details: { zombies, workers: this.#options.workers } },
+          `${zombies} threads were terminated and do not exit, more than there are workers (${this.#wanted}): does a native call of the handler block?`,
+          { details: { zombies, workers: this.#wanted } },
         ),
       );
     }
@@ -307,7 +366,8 @@ export class Supervisor {
       this.#dispatcher.retire(life.incarnation);
     } else {
       const swept = this.#dispatcher.sweep(life.incarnation, this.#verdictOn(life));
-      this.#ended(life, swept, life.reason ?? (life.error === undefined ? 'it was told to' : life.error.message));
+      const reason = life.reason ?? life.error?.message ?? life.retired ?? 'it was told to';
+      this.#ended(life, swept, reason);
     }
     this.#checkDone();
   }
@@ -341,17 +401,28 @@ export class Supervisor {
       this.#stopping = true;
     }
     if (this.#stopping) return;
-    const livedLong = now() - life.startedAt > SETTLED_IN;
+    this.#replace(life);
+    this.#checkScale();
+  }
+
+  #replace({ worker, startedAt, retired, error }: WorkerLife): void {
+    if (worker >= this.#wanted) return;
+    this.#restarts.set(worker, (this.#restarts.get(worker) ?? 0) + 1);
+    // It did what it was told: nothing is wrong with it.
+    if (retired !== undefined && error === undefined) {
+      this.#startWorker(worker);
+      return;
+    }
+    const livedLong = now() - startedAt > SETTLED_IN;
     const failures = livedLong ? 0 : (this.#failures.get(worker) ?? 0);
     this.#failures.set(worker, failures + 1);
-    this.#restarts.set(worker, (this.#restarts.get(worker) ?? 0) + 1);
     // The first replacement comes at once: mostly one message is to blame and the others wait.
     const delay = failures === 0 ? 0 : Math.min(LAST_DELAY, FIRST_DELAY * 2 ** (failures - 1));
     const timer = setTimeout(() => {
-      this.#delays.delete(timer);
+      this.#delays.delete(worker);
       this.#startWorker(worker);
     }, delay);
-    this.#delays.add(timer);
+    this.#delays.set(worker, timer);
   }
 
   #startError(life: WorkerLife, reason: string): Error {
@@ -385,6 +456,7 @@ export class Supervisor {
     const time = now();
     for (const life of this.#lives.values()) {
       if (life.state !== 'running' && life.state !== 'draining') continue;
+      this.#recycle(life);
       const beats = Atomics.load(life.words, block.BEATS);
       if (beats !== life.beats) {
         life.beats = beats;
@@ -403,5 +475,19 @@ export class Supervisor {
       );
       this.#terminate(life, 'a callback ran past its timeout and held the event loop', true);
     }
+  }
+
+  /** Replaces a worker that has done enough or has grown too large, unless another one is just being replaced. */
+  #recycle(life: WorkerLife): void {
+    const { maxMessagesPerWorker = Number.POSITIVE_INFINITY, maxWorkerMemory = Number.POSITIVE_INFINITY } =
+      this.#options;
+    if (life.state !== 'running' || this.#recycling !== undefined || this.#stopping) return;
+    const messages = life.words[block.PROCESSED]! >>> 0;
+    const bytes = (life.words[block.HEAP]! >>> 0) * 1024;
+    if (messages < maxMessagesPerWorker && bytes < maxWorkerMemory) return;
+    this.#recycling = life.worker;
+    const why =
+      messages >= maxMessagesPerWorker ? `it has handled ${messages} messages` : `its memory is ${bytes} bytes`;
+    this.#retire(life, why);
   }
 }

@@ -19,6 +19,8 @@ export class WorkerLife {
   /** False: whatever it ran is not to be blamed for its end. */
   blame = true;
   error: Error | undefined;
+  /** Why it was told to finish and end, though the consumer goes on. */
+  retired: string | undefined;
   returned = false;
   readonly startedAt = now();
   /** The beats of its event loop as last seen, and when they last changed. */

@@ -41,6 +41,8 @@ export interface DeliverySink {
   readonly memory: Memory;
   readonly arena: Arena;
   readonly dispatcher: Dispatcher;
+  /** Deliveries must not overtake each other: what is not settled goes back only with its channel. */
+  readonly ordered: boolean;
   /** Bytes of the largest body. */
   readonly maxMessageBytes: number;
   /** What to do with a body over `maxMessageBytes`; undefined: hand it to main for the dead letters. */
@@ -81,10 +83,16 @@ export interface Source {
   /** `entry` is what came with the delivery. Told to the broker by the next `flush`, or soon after. */
   settle(entry: number, outcome: Outcome): void;
   flush(): void;
+  /** True if deliveries are unsettled whose bodies are not kept. */
+  readonly holdsUnkept: boolean;
   /** Deliveries whose bodies are not kept, and that came before this time (microseconds), go back to their queue. */
   giveBackUnkept(before: number): void;
   /** No more deliveries once this has resolved. What is with us stays ours to settle. */
   cancel(deadline: number): Promise<void>;
+  /** After `cancel`: closes the channel, the broker puts what is unsettled back where it was. Never rejects. */
+  release(deadline: number): Promise<void>;
+  /** After `cancel`: consumes again; resolves when it does, or when it is closed. */
+  resume(): Promise<void>;
   /** Writes what is settled, ends the generation and closes; the broker gets the rest back. Never rejects. */
   close(deadline: number): Promise<void>;
 }

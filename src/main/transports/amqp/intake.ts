@@ -95,6 +95,7 @@ export class Intake {
   #tagHi = 0;
   #tagLo = 0;
   #redelivered = false;
+  #shedsAll = false;
   #left = false;
   /** Where a socket that is being destroyed may still write. */
   readonly #scrap = new Uint8Array(4096);
@@ -125,8 +126,14 @@ export class Intake {
   capture(channel: number): void {
     this.#channel = channel;
     this.#discarding = false;
+    this.#shedsAll = false;
     this.#phase = IDLE;
     this.#keep = -1;
+  }
+
+  /** One was shed, and none may overtake it: all deliveries are, until the next channel. */
+  shedAll(): void {
+    this.#shedsAll = true;
   }
 
   /** Deliveries of the captured channel are swallowed without a word, until it is closed (channel.close-ok). */
@@ -285,7 +292,7 @@ export class Intake {
     this.#phase = HEADER;
     if (this.#discarding) {
       this.#fate = DISCARD;
-    } else if (this.#inReserve) {
+    } else if (this.#inReserve || this.#shedsAll) {
       this.#fate = SHED;
     } else {
       this.#fate = KEEP;

@@ -142,6 +142,22 @@ export class Session {
     this.#active.clear();
   }
 
+  /** Closes the consuming channel: the broker puts what is unsettled back where it was. Never rejects. */
+  async release(deadline: number): Promise<void> {
+    this.#setUp = false;
+    const channel = this.#consuming;
+    if (channel === undefined) return;
+    this.#consuming = undefined;
+    this.#active.clear();
+    this.tap.flushAll();
+    this.tap.end(true);
+    this.#events.generationEnded();
+    // If it does not answer, its connection is as good as gone, and so the channel is.
+    await withDeadline(channel.close(), 'closing the consuming channel', deadline).catch(() =>
+      this.#connection.destroy(),
+    );
+  }
+
   /** Ends the generation, says goodbye, and gives the memory back. Never rejects. */
   async close(deadline?: number): Promise<void> {
     this.#setUp = false;

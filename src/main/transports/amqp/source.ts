@@ -74,6 +74,37 @@ export class AmqpSource implements Source {
     await this.#session?.cancel(deadline);
   }
 
+  get holdsUnkept(): boolean {
+    return this.#session?.tap.holdsUnkept ?? false;
+  }
+
+  async release(deadline: number): Promise<void> {
+    await this.#session?.release(deadline);
+  }
+
+  async resume(): Promise<void> {
+    this.#taking = new AbortController();
+    const { signal } = this.#taking;
+    const session = this.#session;
+    if (session !== undefined) {
+      const consuming = session.consume(signal);
+      this.#underWay = consuming.catch(() => undefined);
+      try {
+        await consuming;
+        return;
+      } catch (cause) {
+        if (signal.aborted) return;
+        // What is wrong is told, and tried again on a connection that has nothing of it.
+        this.#session = undefined;
+        this.#down(errorFromAmqp(cause, 'cannot consume again'));
+        await session.close();
+        this.#events.generationEnded();
+      }
+    }
+    this.#underWay = this.#reconnect();
+    await this.#underWay;
+  }
+
   async close(deadline: number): Promise<void> {
     this.#taking.abort(new ClosedError('the consumer is closed'));
     const session = this.#session;

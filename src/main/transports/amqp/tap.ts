@@ -138,6 +138,11 @@ export class Tap {
     return this.#ledger?.size ?? 0;
   }
 
+  /** True if bodies were shed, or fit nowhere, and their deliveries wait to be given back. */
+  get holdsUnkept(): boolean {
+    return this.#shed.length > 0 || this.#parked.length > 0;
+  }
+
   settle(entry: number, outcome: LedgerVerdict): void {
     this.#ledger?.settle(entry, outcome);
   }
@@ -146,7 +151,7 @@ export class Tap {
   flush(): void {
     const ledger = this.#ledger;
     if (ledger === undefined) return;
-    if (this.#shed.length > 0) this.#giveBackShed();
+    if (this.#shed.length > 0 && !this.#options.ordered) this.#giveBackShed();
     const { unsent } = ledger;
     if (unsent === 0) return;
     if (unsent >= this.#ackBatch && ledger.ready) this.#write(false);
@@ -161,6 +166,7 @@ export class Tap {
 
   /** Gives back what was shed or fits nowhere, and came before `before` (microseconds). */
   giveBack(before = Number.POSITIVE_INFINITY): void {
+    if (this.#options.ordered) return;
     this.#shed = this.#requeue(this.#shed, ({ since }) => since < before);
     this.#parked = this.#requeue(this.#parked, ({ since }) => since < before);
     this.flush();
@@ -269,6 +275,7 @@ export class Tap {
       this.#shed.push({ entry: this.#ledger.add(tagHi, tagLo), since: now(), bodySize });
       dispatcher.countReceived(redelivered);
       dispatcher.counters.shed++;
+      if (this.#options.ordered) this.#intake.shedAll();
     },
     oversize: (tagHi, tagLo, bodySize, redelivered) => {
       if (this.#ledger === undefined) return;

@@ -1,10 +1,12 @@
 /**
- * Dead letters of one target: a channel of its own, so that a target that cannot be reached holds up no other. Several are
- * published at a time; after a failure one by one, in turn, so that one that cannot be published holds up no other either.
+ * What the runtime publishes to one target: on a channel of its own, so that a target that cannot be reached holds up no
+ * other. Several are published at a time; after a failure one by one, in turn, so that one that cannot be published holds up
+ * no other either. Each is confirmed, and returned ones are failures.
  */
 import type * as amqplib from 'amqplib';
 import { type KombuError, MessageNacked, MessageReturned, NotFound } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
+import { toTable } from '../entities/table.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import { pause, reconnectDelay } from '../transports/reconnect.js';
 import type { BrokerConnection } from '../transports/transport.js';
@@ -18,8 +20,8 @@ export interface Letter {
 export interface Route {
   readonly exchange: string;
   readonly routingKey: string;
-  /** A queue by its name, which is declared if it is not there. */
-  readonly isQueue: boolean;
+  /** The routing key is a queue, which is declared with these if it is not there. */
+  readonly queueArguments?: Readonly<Record<string, number | string>>;
 }
 
 export interface OutletJob {
@@ -36,11 +38,17 @@ const PUBLISH_TIMEOUT = 30_000;
 const MOST = 16;
 export const ID_HEADER = 'x-mozuku-id';
 
-export class DeadLetterOutlet {
+/** A queue with `x-expires` is declared again after so long, ms: that is a use of it. */
+const RENEW_AFTER = 60_000;
+
+export class Outlet {
   readonly #route: Route;
   readonly #connect: () => Promise<BrokerConnection>;
   readonly #signal: AbortSignal;
   readonly #onError: (error: KombuError) => void;
+  /** Nothing is pending. */
+  readonly #onRest: () => void;
+  #declaredAt = 0;
   #waiting: OutletJob[] = [];
   #underWay = 0;
   #working = false;
@@ -54,11 +62,17 @@ export class DeadLetterOutlet {
     connect: () => Promise<BrokerConnection>,
     signal: AbortSignal,
     onError: (error: KombuError) => void,
+    onRest: () => void,
   ) {
     this.#route = route;
     this.#connect = connect;
     this.#signal = signal;
     this.#onError = onError;
+    this.#onRest = onRest;
+  }
+
+  get #what(): string {
+    return this.#route.queueArguments?.['x-message-ttl'] === undefined ? 'a dead letter' : 'a retry';
   }
 
   get pending(): number {
@@ -84,6 +98,7 @@ export class DeadLetterOutlet {
       }
     }
     this.#working = false;
+    if (this.pending === 0) this.#onRest();
   }
 
   /** True if all of them are published, or nobody wants them any more. Those that failed go to the end of the line. */
@@ -106,14 +121,17 @@ export class DeadLetterOutlet {
     }
     this.#underWay = 0;
     if (failure === undefined || this.#signal.aborted) return true;
-    this.#onError(errorFromAmqp(failure, 'a dead letter could not be published, its message stays unsettled'));
+    this.#onError(errorFromAmqp(failure, `${this.#what} could not be published, its message stays unsettled`));
     return false;
   }
 
   async #ready(): Promise<amqplib.ConfirmChannel> {
-    if (this.#channel !== undefined) return this.#channel;
+    const { queueArguments } = this.#route;
+    const renew = queueArguments?.['x-expires'] !== undefined && performance.now() - this.#declaredAt > RENEW_AFTER;
+    if (this.#channel !== undefined && !renew) return this.#channel;
     const connection = await this.#connect();
-    if (this.#route.isQueue) await this.#provideQueue(connection);
+    if (queueArguments !== undefined) await this.#provideQueue(connection, queueArguments);
+    if (this.#channel !== undefined) return this.#channel;
     const channel = await this.#ask(connection.model.createConfirmChannel(), 'opening a channel');
     this.#refused = undefined;
     channel.on('error', (error) => {
@@ -130,10 +148,13 @@ export class DeadLetterOutlet {
     return channel;
   }
 
-  /** A queue that is there is used as it is: its owner may have wanted other arguments than ours. */
-  async #provideQueue(connection: BrokerConnection): Promise<void> {
+  /** A plain queue that is there is used as it is: its owner may have wanted other arguments than none. */
+  async #provideQueue(
+    connection: BrokerConnection,
+    queueArguments: Readonly<Record<string, number | string>>,
+  ): Promise<void> {
     const { routingKey } = this.#route;
-    const doing = `declaring the dead-letter queue '${routingKey}'`;
+    const doing = `declaring the queue '${routingKey}'`;
     const onChannel = async (work: (channel: amqplib.Channel) => Promise<unknown>): Promise<void> => {
       const channel = await this.#ask(connection.model.createChannel(), 'opening a channel');
       // The promise of the question rejects with the same error.
@@ -145,11 +166,15 @@ export class DeadLetterOutlet {
       await this.#ask(work(channel), doing);
       if (open) await this.#ask(channel.close(), 'closing a channel');
     };
+    const declare = (channel: amqplib.Channel) =>
+      channel.assertQueue(routingKey, { durable: true, arguments: toTable(queueArguments, 'queueArguments') });
+    this.#declaredAt = performance.now();
+    if (Object.keys(queueArguments).length > 0) return onChannel(declare);
     try {
       await onChannel((channel) => channel.checkQueue(routingKey));
     } catch (error) {
       if (!(errorFromAmqp(error, doing) instanceof NotFound)) throw error;
-      await onChannel((channel) => channel.assertQueue(routingKey, { durable: true }));
+      await onChannel(declare);
     }
   }
 
@@ -163,7 +188,7 @@ export class DeadLetterOutlet {
     const { body, id, properties } = job.letter();
     const confirmed = new Promise<void>((resolve, reject) => {
       this.#returned.set(id, (reply) => {
-        const text = `no queue takes dead letters for '${exchange}' with the routing key '${routingKey}': ${reply}`;
+        const text = `no queue takes ${this.#what} for '${exchange}' with the routing key '${routingKey}': ${reply}`;
         reject(new MessageReturned(text, { details: { exchange, routingKey, reply } }));
       });
       channel.publish(exchange, routingKey, body, { ...properties, mandatory: true }, (error: unknown) => {
@@ -172,7 +197,7 @@ export class DeadLetterOutlet {
       });
     });
     try {
-      await withDeadline(confirmed, 'publishing a dead letter', PUBLISH_TIMEOUT, this.#signal);
+      await withDeadline(confirmed, `publishing ${this.#what}`, PUBLISH_TIMEOUT, this.#signal);
     } finally {
       this.#returned.delete(id);
     }
@@ -181,9 +206,9 @@ export class DeadLetterOutlet {
 
   /** A broker that does not know the exchange closes the channel; one that cannot take the message nacks it. */
   #whyNot(error: unknown): KombuError {
-    const doing = 'publishing a dead letter';
+    const doing = `publishing ${this.#what}`;
     if (this.#refused !== undefined) return errorFromAmqp(this.#refused, doing);
     if (saysOnlyClosed(error)) return errorFromAmqp(error, doing);
-    return new MessageNacked('the broker refused a dead letter', { cause: error });
+    return new MessageNacked(`the broker refused ${this.#what}`, { cause: error });
   }
 }

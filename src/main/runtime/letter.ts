@@ -1,0 +1,54 @@
+/** A delivery as a message to publish once more: its bytes, its properties, the headers that can be sent on, and ours. */
+import { randomUUID } from 'node:crypto';
+import type { Delivery } from '../../pool/delivery.js';
+import { tableBytes, toTable } from '../entities/table.js';
+import { ID_HEADER, type Letter } from './outlet.js';
+
+/** Headers by which RabbitMQ routes to more queues: what is published again is for one. */
+const ROUTING_HEADERS = { CC: 'x-mozuku-cc', BCC: 'x-mozuku-bcc' } as const;
+
+/** Room for the message's own headers beside ours: what the client sends at once has an end. */
+const MAX_HEADER_BYTES = 48 * 1024;
+
+export function messageOf(delivery: Delivery, ours: Readonly<Record<string, unknown>>): Letter {
+  const { expiration, userId, ...kept } = readOr({}, () => delivery.readProperties());
+  const id = randomUUID();
+  const headers = {
+    ...sendable(readOr({}, () => delivery.readHeaders())),
+    ...ours,
+    // A message's own time to live would destroy it here; the broker takes no other user's id.
+    ...(expiration === undefined ? {} : { 'x-mozuku-expiration': expiration }),
+    ...(userId === undefined ? {} : { 'x-mozuku-user-id': userId }),
+    [ID_HEADER]: id,
+  };
+  return { body: delivery.readBody(), id, properties: { ...kept, headers, persistent: true } };
+}
+
+/** The headers that can be sent on; the names of those that cannot, in one of their own. */
+function sendable(headers: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const table: Record<string, unknown> = Object.create(null);
+  const dropped: string[] = [];
+  let room = MAX_HEADER_BYTES;
+  for (const [name, value] of Object.entries(headers)) {
+    const key = Object.hasOwn(ROUTING_HEADERS, name) ? ROUTING_HEADERS[name as keyof typeof ROUTING_HEADERS] : name;
+    const field = readOr(undefined, () => toTable({ [key]: value }, 'headers'));
+    const size = field === undefined ? Number.POSITIVE_INFINITY : tableBytes(field);
+    if (field === undefined || size > room) {
+      dropped.push(key.slice(0, 100));
+      continue;
+    }
+    room -= size;
+    Object.assign(table, field);
+  }
+  if (dropped.length > 0) table['x-mozuku-dropped-headers'] = dropped.join(', ').slice(0, 1024);
+  return table;
+}
+
+/** What cannot be read of a broken header is left out; the body says the rest. */
+export function readOr<T>(otherwise: T, read: () => T): T {
+  try {
+    return read();
+  } catch {
+    return otherwise;
+  }
+}

@@ -1,0 +1,108 @@
+/** Retries: kept by the broker, or held in order; what a handler throws decides, and how often is counted. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Connection, type FailedMessage, Queue, type ShardedConsumerOptions } from '#src/index';
+import { roundUp } from '#src/main/runtime/retries';
+import { brokerTest, findQueueStats, uniqueName, waitForQueue } from '../support/rabbitmq.js';
+import { consumerOf, EffectsLog, publishAll, until } from '../support/rig.js';
+
+async function removed(url: string, ...names: string[]): Promise<void> {
+  const connection = new Connection(url);
+  for (const name of names) await new Queue(name).bind(connection).delete();
+  await connection.close();
+}
+
+test('delays of nearly the same length share a queue, and none is shortened', () => {
+  assert.deepEqual([1, 95, 100, 101, 1234, 60_000, 61_001].map(roundUp), [10, 100, 100, 110, 1300, 60_000, 62_000]);
+});
+
+const kinds: Record<string, Partial<ShardedConsumerOptions>> = {
+  'kept by the broker': {},
+  'held in order': { orderBy: 'routingKey' },
+  'kept by the broker, out of order': { orderBy: 'routingKey', retry: { order: 'skip' } },
+};
+
+for (const [what, options] of Object.entries(kinds)) {
+  brokerTest(`a failed message runs again, ${what}, until its attempts are used up`, async (broker) => {
+    using effects = new EffectsLog();
+    const queue = new Queue(uniqueName('retry'));
+    const retry = { attempts: 3, initial: 50, factor: 2, jitter: 0, ...options.retry };
+    await publishAll(broker.url, queue, [
+      {
+        body: { id: 'third', do: 'failTwice' },
+        options: { messageId: 'third', headers: { tenant: 'a' }, priority: 3 },
+      },
+      { body: { id: 'never', do: 'throw' } },
+      { body: { id: 'refused', do: 'giveUp' } },
+      { body: { id: 'asks', do: 'retry', ms: 30 } },
+    ]);
+    const consumer = consumerOf(broker.url, queue, { ...options, retry });
+    const failures: FailedMessage[] = [];
+    consumer.on('failed', (failure) => failures.push(failure));
+    try {
+      await consumer.consume();
+      await until('all are settled', () => effects.counts().size === 2 && consumer.stats().deadLettered === 2, {
+        state: () => [consumer.stats(), failures],
+      });
+      await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready + unacked === 0);
+      const runs = Object.fromEntries(effects.read().map(({ id, attempt }) => [id, attempt]));
+      assert.deepEqual(runs, { third: 3, asks: 2 });
+      const outcomes = (text: string): (string | undefined)[] =>
+        failures.filter(({ error }) => error.message.includes(text)).map(({ outcome }) => outcome);
+      assert.deepEqual(outcomes('failed run'), ['retry', 'retry']);
+      assert.deepEqual(outcomes('asked to fail'), ['retry', 'retry', 'deadLetter']);
+      assert.deepEqual(outcomes('no use'), ['deadLetter']);
+      assert.equal(consumer.stats().retried, 5);
+      const kept = await findQueueStats(broker.ctl, `${queue.name}.retry.50`);
+      assert.equal(kept !== undefined, what !== 'held in order');
+      const connection = new Connection(broker.url);
+      const dead = new Queue(`${queue.name}.dead`).bind(connection);
+      for (let i = 0; i < 2; i++) {
+        const letter = await dead.get();
+        const attempts = (letter!.payload as { id: string }).id === 'never' ? 3 : 1;
+        assert.equal(letter!.headers['x-mozuku-attempts'], attempts);
+        letter!.ack();
+      }
+      await connection.close();
+    } finally {
+      await consumer.close();
+      const delays = [30, 50, 100].map((ms) => `${queue.name}.retry.${ms}`);
+      await removed(broker.url, queue.name, `${queue.name}.dead`, ...delays);
+    }
+  });
+}
+
+brokerTest('what the broker keeps comes back as it was, and takes no place meanwhile', async (broker) => {
+  using effects = new EffectsLog();
+  const queue = new Queue(uniqueName('retry'), { maxPriority: 5 });
+  const properties = { messageId: 'm', correlationId: 'c', type: 't', priority: 3 };
+  await publishAll(broker.url, queue, [
+    {
+      body: { id: 'kept', do: 'retry', ms: 3000 },
+      options: { ...properties, headers: { tenant: 'a' }, compression: 'zlib' },
+    },
+    ...Array.from({ length: 5 }, (_, i) => ({ body: { id: i } })),
+  ]);
+  const consumer = consumerOf(broker.url, queue, { workers: 1, prefetchCount: 1 });
+  try {
+    await consumer.consume();
+    await until('the others are handled', () => effects.counts().size === 5);
+    assert.equal(effects.counts().has('kept'), false);
+    await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready + unacked === 0);
+    await consumer.close();
+    const connection = new Connection(broker.url);
+    const bound = queue.bind(connection);
+    const message = await until('it is back', () => bound.get());
+    assert.deepEqual(message.payload, { id: 'kept', do: 'retry', ms: 3000 });
+    const { messageId, correlationId, type, priority } = message.properties;
+    assert.deepEqual({ messageId, correlationId, type, priority }, properties);
+    assert.equal(message.headers.tenant, 'a');
+    assert.equal(message.headers['x-mozuku-retries'], 1);
+    assert.equal(message.headers['x-mozuku-routing-key'], queue.name);
+    message.ack();
+    await connection.close();
+  } finally {
+    await consumer.close();
+    await removed(broker.url, queue.name, `${queue.name}.retry.3000`);
+  }
+});
