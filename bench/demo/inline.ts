@@ -34,7 +34,7 @@ export async function runInline(
   };
   const consumer = new Consumer(connection, new Queue(queue), {
     callbacks: [callback],
-    accept: ['json', 'msgpack', 'text'],
+    accept: ['json', 'msgpack'],
     prefetchCount: prefetch,
     // The queue is there; declared here it would have to have the same arguments.
     autoDeclare: false,

@@ -10,7 +10,8 @@ export interface DemoOptions {
 
 export class UsageError extends Error {}
 
-const BROKER = 'amqp://guest:guest@127.0.0.1:5672//';
+/** The embedded broker: nothing to install. */
+const BROKER = 'memory://demo';
 const MESSAGES = 20_000;
 const WORKERS = 2;
 
@@ -33,8 +34,9 @@ handled once and unharmed. Some of them go wrong on purpose.
   --workers N    worker threads, 1 to 64 (${WORKERS})
   --prefetch N   unsettled messages asked of the broker, 1 to 65535
                  (the larger of 64 and 16 for each worker)
-  --broker URL   a RabbitMQ to use instead of starting one; its new queues,
-                 whose names begin with "demo-", are deleted at the end
+  --broker URL   a RabbitMQ, such as amqp://guest:guest@localhost, instead of
+                 the embedded broker; its new queues, whose names begin with
+                 "demo-", are deleted at the end
   --help         this text
 
 Exit codes: 0 everything checks, 1 something does not, 2 bad usage,

@@ -39,7 +39,7 @@ export async function runSharded(
     handler: new URL('../handlers/demo.js', import.meta.url),
     workers,
     prefetchCount: prefetch,
-    accept: ['json', 'msgpack', 'text'],
+    accept: ['json', 'msgpack'],
     autoDeclare: false,
   });
   const failures = new Map<string, number>();

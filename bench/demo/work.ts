@@ -21,9 +21,8 @@ export function work(content: string | Uint8Array): number {
   return first.readUInt32BE();
 }
 
-/** The content of a decoded body: text comes as it is, json and msgpack as an object around it. */
+/** The content of a decoded body: text in json, bytes in msgpack. */
 export function contentOf(body: unknown, id: number): string | Uint8Array {
-  if (typeof body === 'string') return body;
   const { id: inside, content } = body as { id: number; content: string | Uint8Array };
   if (inside !== id) throw new Error(`message ${id} has the body of message ${inside}`);
   return content;

@@ -20,7 +20,8 @@ export const deaths: Record<string, Death> = {
   'throws outside of its callback': { order: { do: 'stray' }, options: {}, reason: /stray: culprit/ },
   'fills its heap': {
     order: { do: 'heap' },
-    options: { resourceLimits: { maxOldGenerationSizeMb: 48 } },
+    // Without a limit of its own for what is young, Node 24 can end the whole process instead of the thread.
+    options: { resourceLimits: { maxOldGenerationSizeMb: 48, maxYoungGenerationSizeMb: 4 } },
     reason: /memory/i,
   },
   'loops for ever': { order: { do: 'loop' }, options: { timeout: 300 }, reason: /past its timeout/ },

@@ -77,7 +77,10 @@ export interface ShardedConsumerOptions {
   readonly maxDecodedBytes?: number;
   /** Bytes of raw messages in memory. Default 256 MiB. */
   readonly maxMemory?: number;
-  /** Limits of each thread's heap, as `new Worker` takes them. */
+  /**
+   * Limits of each thread's heap, as `new Worker` takes them. Give `maxYoungGenerationSizeMb` too: without it Node 24 may end
+   * the process, not the thread, when a thread's heap is full.
+   */
   readonly resourceLimits?: ResourceLimits;
   /** The threads' environment. Default: a copy of this one's. */
   readonly env?: Record<string, string>;
@@ -209,7 +212,10 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
   },
   maxDecodedBytes: { kind: kinds.bytes(1, 2 ** 31 - 1), default: 256 * MiB, doc: 'The largest decompressed body.' },
   maxMemory: { kind: kinds.bytes(8 * MiB, 2047 * MiB), default: 256 * MiB, doc: 'The arena: raw messages in memory.' },
-  resourceLimits: { kind: kinds.object, doc: 'Limits of each thread’s heap, as `new Worker` takes them.' },
+  resourceLimits: {
+    kind: kinds.object,
+    doc: 'Limits of each thread’s heap, as `new Worker` takes them. Give `maxYoungGenerationSizeMb` too: without it Node 24 may end the process when a thread’s heap is full.',
+  },
   env: { kind: kinds.object as never, doc: 'The threads’ environment.' },
   execArgv: { kind: kinds.strings, doc: 'Node options of the threads.' },
   logger: {
