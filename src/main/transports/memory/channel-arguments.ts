@@ -63,6 +63,9 @@ export function publishProperties(options: amqplib.Options.Publish): WritablePro
   };
 }
 
-export function copyOf(bytes: Buffer): Buffer {
-  return Buffer.from(bytes);
+/** The headers without BCC, whose keys no receiver is to see. */
+export function withoutBcc(headers: Headers): Headers {
+  if (headers.BCC === undefined) return headers;
+  const { BCC: _, ...others } = { ...Object.getPrototypeOf(headers), ...headers };
+  return others;
 }

@@ -1,6 +1,6 @@
 /**
- * Headers exchanges: does a message's headers table match the arguments of a binding? Values are compared as they are encoded,
- * type and all, as RabbitMQ does: an `int` 5 is not a `byte` 5. A binding's argument of no value (null) asks only for the key.
+ * Headers exchanges: does a message's headers table match the arguments of a binding? Integers of any size are equal if their
+ * values are, so are floats; all else is compared as it is encoded. A binding's argument of no value (null) asks only for the key.
  */
 import { readField } from '../../../codec/amqp/amqplib-values.js';
 import { preconditionFailed, Refusal } from './refusal.js';
@@ -34,6 +34,16 @@ export function typeName(field: Buffer): string {
   return TYPE_NAMES[String.fromCharCode(field[0]!)] ?? 'unknown';
 }
 
+export const INTEGERS = /^(unsigned)?(byte|short|int|long)$|^signedint$/;
+const FLOATS = /^(double|float)$/;
+
+function isSame(a: Buffer, b: Buffer): boolean {
+  if (a.equals(b)) return true;
+  const [one, other] = [typeName(a), typeName(b)];
+  const numbers = (INTEGERS.test(one) && INTEGERS.test(other)) || (FLOATS.test(one) && FLOATS.test(other));
+  return numbers && readField(a) === readField(b);
+}
+
 export interface HeadersPattern {
   readonly any: boolean;
   readonly wanted: readonly (readonly [key: string, value: Buffer])[];
@@ -63,7 +73,7 @@ export function headersPattern(args: ReadonlyMap<string, Buffer>): HeadersPatter
 export function matchesHeaders({ any, wanted }: HeadersPattern, headers: ReadonlyMap<string, Buffer>): boolean {
   const matches = ([key, value]: readonly [string, Buffer]): boolean => {
     const found = headers.get(key);
-    return found !== undefined && (value[0] === VOID || value.equals(found));
+    return found !== undefined && (value[0] === VOID || isSame(value, found));
   };
   return any ? wanted.some(matches) : wanted.every(matches);
 }

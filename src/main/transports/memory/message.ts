@@ -29,8 +29,9 @@ export class StoredMessage {
     properties: WritableProperties,
     body: Uint8Array,
     moreKeys: readonly string[] = [],
+    rest = writeRest(exchange, routingKey, properties, body),
   ) {
-    this.rest = writeRest(exchange, routingKey, properties, body);
+    this.rest = rest;
     this.bodySize = body.length;
     this.priority = typeof properties.priority === 'number' ? properties.priority : 0;
     this.expiration = typeof properties.expiration === 'string' ? properties.expiration : undefined;
@@ -54,6 +55,12 @@ export class StoredMessage {
     const at = this.headersAt;
     this.#headers ??= at < 0 ? NO_FIELDS : splitTable(this.rest.bytes, at);
     return this.#headers;
+  }
+
+  /** The same message with more keys to route it by. */
+  withKeys(moreKeys: readonly string[]): StoredMessage {
+    const { exchange, routingKey, priority, expiration, userId } = this;
+    return new StoredMessage(exchange, routingKey, { priority, expiration, userId }, this.body, moreKeys, this.rest);
   }
 
   /** The same message for another exchange and key, with other headers and no time to live: what dead-lettering makes. */

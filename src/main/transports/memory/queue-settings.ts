@@ -1,6 +1,6 @@
 /** The arguments of a queue: what they mean, what RabbitMQ refuses, and whether a second declaration says the same. */
 import { readField } from '../../../codec/amqp/amqplib-values.js';
-import { typeName } from './headers-match.js';
+import { INTEGERS, typeName } from './headers-match.js';
 import { preconditionFailed, type Refusal } from './refusal.js';
 
 export type Fields = ReadonlyMap<string, Buffer>;
@@ -36,8 +36,6 @@ const COMPARED = [
   'x-single-active-consumer',
   'x-queue-type',
 ];
-
-const INTEGERS = /^(unsigned)?(byte|short|int|long)$|^signedint$/;
 
 /** Throws the refusal of what is no integer. `where` ends the text: "for queue 'q' in vhost '/'". */
 export function integerArgument(args: Fields, key: string, where: string): number | undefined {

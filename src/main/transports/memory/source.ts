@@ -14,8 +14,8 @@ import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
 import { isRecoverable, retrying } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
-import { closureError } from './channel.js';
 import { fieldsOf } from './channel-arguments.js';
+import { closureError } from './channel-life.js';
 import { MemoryConnection } from './connection.js';
 import { Feed } from './feed.js';
 import { method, type Refusal } from './refusal.js';
@@ -165,7 +165,7 @@ export class MemorySource implements Source {
     const refusal = this.#refusal;
     this.#refusal = undefined;
     if (refusal === undefined) throw new KombuError(`consuming from '${name}': the channel was closed`);
-    throw errorFromAmqp(closureError('Operation failed: BasicConsume', refusal), `consuming from '${name}'`);
+    throw errorFromAmqp(closureError('Operation failed: BasicConsume;', refusal), `consuming from '${name}'`);
   }
 
   /** The queue was deleted. What else is consumed goes on. */

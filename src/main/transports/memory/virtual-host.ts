@@ -74,7 +74,7 @@ export class VirtualHost implements QueueHost {
 
   declareExchange(wanted: Omit<ExchangeProperties, 'type'> & { readonly type: string }): void {
     const { name, type, args } = wanted;
-    if (!TYPES.includes(type)) throw new Refusal(503, `invalid exchange type '${type}'`);
+    if (!TYPES.includes(type)) throw new Refusal(503, `unknown exchange type '${type}'`);
     if (name === '') throw defaultExchange();
     const there = this.#exchanges.get(name)?.properties;
     if (there === undefined) {
