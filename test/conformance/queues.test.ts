@@ -22,13 +22,13 @@ onBothBrokers('declaring a queue again tells its messages and consumers', async 
   assert.deepEqual(await (await scene.raw()).checkQueue(queue), again);
 });
 
-onBothBrokers('without a name, checking means the queue declared last', async (scene) => {
-  const raw = await scene.open();
+onBothBrokers('without a name, purging means the queue declared last, and checking means none', async (scene) => {
   const queue = await scene.queue();
+  await scene.send(queue, 'x');
+  const raw = await scene.open();
   await raw.assertQueue(queue);
-  assert.equal((await raw.checkQueue('')).queue, queue);
-  const fresh = await scene.open();
-  assert.deepEqual(await refused(fresh.checkQueue('')), [404, "NOT_FOUND - no queue '' in vhost '/'"]);
+  assert.equal((await raw.purgeQueue('')).messageCount, 1);
+  assert.deepEqual(await refused(raw.checkQueue('')), [404, "NOT_FOUND - no queue '' in vhost '/'"]);
 });
 
 for (const [what, first, second, told] of [

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type * as amqplib from 'amqplib';
 import { type Channel, Connection, type errors } from '#src/index';
 import { forgetMemoryBroker } from '#src/main/transports/memory/broker';
@@ -139,9 +140,10 @@ export class Scene {
     return Object.assign(inbox, { tag: consumerTag });
   }
 
-  /** Resolves when the queue is no more, or has never been. */
+  /** Resolves when the queue is no more. To ask for it is to use it: it is asked for seldom enough to expire. */
   async gone(queue: string): Promise<void> {
     for (;;) {
+      await sleep(100);
       const raw = await this.open();
       raw.on('error', () => undefined);
       try {

@@ -127,10 +127,12 @@ export class BrokerChannel {
     return this.#link.vhost.queue(name === '' ? this.#lastQueue : name, this.#link);
   }
 
+  /** Unlike the others, a check of no name is one of no queue. */
   checkQueue(name: string): BrokerQueue {
     const { vhost } = this.#link;
-    if (name === '' && this.#lastQueue === '') throw notFound('queue', '', vhost.name);
-    const queue = this.queueNamed(name);
+    if (name === '') throw notFound('queue', '', vhost.name);
+    const queue = vhost.queue(name, this.#link);
+    queue.used();
     this.#lastQueue = queue.name;
     return queue;
   }

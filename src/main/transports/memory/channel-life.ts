@@ -115,7 +115,7 @@ export class ChannelLife extends EventEmitter {
     cancelled: (consumerTag) => {
       this.wire.push(() => {
         if (this.#illegal !== undefined) return;
-        this.emit('cancel', { consumerTag });
+        this.emit('cancel', { consumerTag, nowait: true });
         const consumer = this.consumers.get(consumerTag);
         this.consumers.delete(consumerTag);
         consumer?.(null);

@@ -83,6 +83,10 @@ export class BrokerQueue {
   /** False: it is full, and refuses what it cannot hold. */
   publish(message: StoredMessage): boolean {
     const { settings } = this.properties;
+    if (settings.overflow !== 'drop-head' && this.#wouldOverflow(message)) {
+      if (settings.overflow === 'reject-publish-dlx') this.#host.deadLetter(this, message, 'maxlen');
+      return false;
+    }
     const entry: Entry = {
       message,
       queue: this,
@@ -93,10 +97,6 @@ export class BrokerQueue {
     };
     // Where some wait already nobody has room.
     if (this.#ready.size === 0 && !this.#running && this.consumers.offer(entry)) return true;
-    if (settings.overflow !== 'drop-head' && this.#wouldOverflow(message)) {
-      if (settings.overflow === 'reject-publish-dlx') this.#host.deadLetter(this, message, 'maxlen');
-      return false;
-    }
     this.#add(entry);
     this.#ready.push(entry);
     this.#dropHead();
@@ -164,7 +164,7 @@ export class BrokerQueue {
     this.run();
   }
 
-  /** It was declared, got from, or lost its last consumer: `x-expires` counts from now. */
+  /** It was declared (or asked about), got from, or lost its last consumer: `x-expires` counts from now. */
   used(): void {
     const { expires } = this.properties.settings;
     if (expires === undefined) return;
