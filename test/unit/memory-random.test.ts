@@ -94,7 +94,7 @@ const step = fc.oneof(
 
 test('memory broker: no message is lost, none is there twice', () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
+    fc.property(fc.array(step, { minLength: 20, maxLength: 150, size: 'max' }), (steps) => {
       const clock = new FakeClock();
       const broker = new Broker('random', clock);
       const link = broker.connect('/', 'guest', { closed: () => assert.fail('nothing ends the connection') });

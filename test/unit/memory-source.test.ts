@@ -2,12 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Connection, errors, Queue, type ShardedConsumerOptions } from '#src/index';
+import { Dispatcher } from '#src/main/runtime/dispatcher';
 import { forgetMemoryBroker, memoryBroker } from '#src/main/transports/memory/broker';
 import { MemorySource } from '#src/main/transports/memory/source';
-import { verdict } from '#src/pool/layout';
 import { Arena } from '#src/pool/arena';
 import { allocateMemory } from '#src/pool/memory';
-import { Dispatcher } from '#src/main/runtime/dispatcher';
 import { consumerOf, EffectsLog, next, until } from '../support/rig.js';
 
 let names = 0;
@@ -85,7 +84,7 @@ test('memory source: a deep queue does not hold up the event loop', async () => 
   const producer = stage.connection.Producer({ routingKey: 'work' });
   const body = { id: 1, pad: 'x'.repeat(20_000) };
   for (let i = 0; i < 40; i++) await Promise.all(Array.from({ length: 100 }, () => producer.publish(body)));
-  const consumer = stage.consumer({ prefetchCount: 4000, ack: 'manual' });
+  const consumer = stage.consumer({ prefetchCount: 4000 });
   try {
     let turns = 0;
     let counting = true;
@@ -158,7 +157,6 @@ test('memory source: consumes again after a cancel, on the same channel', async 
   assert.equal(arena.usedBytes, 0);
   assert.equal(arena.takenBytes, 0);
   assert.equal((await stage.queue.get(stage.connection))?.deliveryInfo.redelivered, true);
-  void verdict;
 });
 
 test('memory: brokers with different names, and virtual hosts, know nothing of each other', async () => {
