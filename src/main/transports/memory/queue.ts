@@ -1,7 +1,7 @@
 /**
  * One queue: what waits, who gets it, and what is dropped. Calls are complete when they return: a message that a consumer has
- * room for is with the consumer then. What it drops goes to `host.deadLetter`, which must not come back before the queue's own
- * call is over, or may: the loop that runs then goes on with what came.
+ * room for is with the consumer then. `host.deadLetter` may publish to this very queue at once: the loop that runs goes on with
+ * what came.
  */
 import type { Alarm, Clock } from './clock.js';
 import { Consumers, type QueueConsumer } from './consumers.js';

@@ -30,7 +30,8 @@ export class MemorySource implements Source {
   #feed: Feed | undefined;
   /** Tags that the broker consumes for. */
   readonly #active = new Set<string>();
-  #refusal: Refusal | undefined;
+  /** While a consumer is being set up: what its channel was closed with. */
+  #refused: ((refusal: Refusal) => void) | undefined;
   /** What mends: settles, never rejects, soon after `#taking` aborts. */
   #underWay: Promise<unknown> = Promise.resolve();
   #isMending = false;
@@ -79,6 +80,7 @@ export class MemorySource implements Source {
   async resume(): Promise<void> {
     this.#taking = new AbortController();
     await this.#consume();
+    this.#isDown = false;
   }
 
   async close(): Promise<void> {
@@ -143,7 +145,8 @@ export class MemorySource implements Source {
         this.#events.generationEnded();
       },
       closed: (refusal) => {
-        this.#refusal = refusal;
+        if (this.#refused !== undefined) this.#refused(refusal);
+        else this.#interrupted(errorFromAmqp(closureError('Channel closed by server:', refusal), 'consuming'));
       },
     });
     feed.channel.prefetch(this.#options.prefetchCount, false);
@@ -156,16 +159,19 @@ export class MemorySource implements Source {
     const table = { ...queue.consumerArguments, ...this.#options.consumerArguments };
     const args = fieldsOf(toTable(table, 'consumerArguments'));
     const options = { consumerTag, noAck: false, exclusive: false, args };
+    const closed: { with?: Refusal } = {};
+    this.#refused = (refusal) => {
+      closed.with = refusal;
+    };
     this.#active.add(consumerTag);
     const consumed = feed.channel.call(method.BASIC_CONSUME, () =>
       feed.channel.consume(name, options, () => undefined),
     );
+    this.#refused = undefined;
     if (consumed !== undefined) return;
     this.#active.delete(consumerTag);
-    const refusal = this.#refusal;
-    this.#refusal = undefined;
-    if (refusal === undefined) throw new KombuError(`consuming from '${name}': the channel was closed`);
-    throw errorFromAmqp(closureError('Operation failed: BasicConsume;', refusal), `consuming from '${name}'`);
+    if (closed.with === undefined) throw new KombuError(`consuming from '${name}': the channel was closed`);
+    throw errorFromAmqp(closureError('Operation failed: BasicConsume;', closed.with), `consuming from '${name}'`);
   }
 
   /** The queue was deleted. What else is consumed goes on. */
@@ -175,7 +181,11 @@ export class MemorySource implements Source {
     const error = new ConsumerCancelled(`the broker cancelled the consumer of '${queue}': was the queue deleted?`, {
       details: { queue, consumerTag },
     });
-    // Not in the middle of what somebody else is asking of the broker.
+    this.#interrupted(error);
+  }
+
+  /** Not in the middle of what somebody else is asking of the broker. */
+  #interrupted(error: KombuError): void {
     setImmediate(() => {
       if (this.#taking.signal.aborted) return;
       this.#events.error(error);
