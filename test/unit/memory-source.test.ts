@@ -103,6 +103,31 @@ test('memory source: a deep queue does not hold up the event loop', async () => 
   }
 });
 
+test('memory: a consumer without a prefetch on a deep queue leaves the event loop turning', async () => {
+  await using stage = scene();
+  await stage.queue.declare(stage.connection);
+  const producer = stage.connection.Producer({ routingKey: 'work' });
+  for (let i = 0; i < 100; i++) await Promise.all(Array.from({ length: 300 }, () => producer.publish('x')));
+  let turns = 0;
+  let received = 0;
+  const done = new Promise<void>((resolve) => {
+    const consumer = stage.connection.Consumer(stage.queue, {
+      noAck: true,
+      onMessage: () => {
+        if (++received === 30_000) resolve();
+      },
+    });
+    void consumer.consume();
+  });
+  const count = (): void => {
+    turns++;
+    if (received < 30_000) setImmediate(count);
+  };
+  setImmediate(count);
+  await done;
+  assert.ok(turns > 14, `${turns} turns`);
+});
+
 test('memory source: consumes again after a cancel, on the same channel', async () => {
   await using stage = scene();
   await stage.publish(3);

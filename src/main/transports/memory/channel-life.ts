@@ -38,6 +38,8 @@ export class ChannelLife extends EventEmitter {
   /** The text of the error for what is asked of a channel that is closing or closed. */
   #illegal: string | undefined;
   #gone = false;
+  /** The broker keeps messages back until the client has heard what it was told. */
+  #waits = false;
   /** The confirm that is the last news on the wire: the next one can ride on it. */
   #riding: { news: () => void; upTo: number } | undefined;
 
@@ -97,9 +99,19 @@ export class ChannelLife extends EventEmitter {
     });
   }
 
-  /** What the broker says; all but `hasRoom` is news for the wire. */
+  /** What the broker says; all but `hasRoom` and `ended` is news for the wire. */
   readonly #client: ChannelClient = {
-    hasRoom: () => true,
+    hasRoom: () => {
+      if (!this.wire.isFull) return true;
+      if (!this.#waits) {
+        this.#waits = true;
+        this.wire.nextTurn(() => {
+          this.#waits = false;
+          this.broker.wake();
+        });
+      }
+      return false;
+    },
     deliver: (consumerTag, deliveryTag, { message, redelivered }) => {
       this.wire.push(() => {
         if (this.#illegal !== undefined) return;

@@ -1,19 +1,29 @@
 /**
  * What a broker has told a connection and the client has not heard yet, in order. As from a socket, news comes in a later turn
- * of the event loop, never in the middle of what the client is doing; what comes of it comes in the turn after, so that a program
- * which talks to this broker without a pause leaves the loop turning.
+ * of the event loop, never in the middle of what the client is doing, and no more in one turn than a millisecond takes; what
+ * comes of it comes in the turn after. So a program that talks to this broker without a pause leaves the loop turning.
  */
+
+const TURN = 1;
+/** The clock is looked at once in so many pieces of news. */
+const LOOK_EVERY = 16;
+/** With so much untold a broker had better wait before it delivers more. */
+const MUCH = 2048;
+
 export class Wire {
   #news: (() => void)[] = [];
   #scheduled = false;
   #onTurn: (() => void)[] = [];
 
+  /** True if the client has much to hear before anything new. */
+  get isFull(): boolean {
+    return this.#news.length >= MUCH;
+  }
+
   /** Told in a later turn, after everything before it. */
   push(news: () => void): void {
     this.#news.push(news);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#turn);
+    this.#schedule();
   }
 
   /** Is this the last of what is not told yet? */
@@ -21,10 +31,16 @@ export class Wire {
     return this.#news[this.#news.length - 1] === news;
   }
 
-  /** Called once, when the turn after this begins. */
+  /** Called once, when the next turn begins. */
   nextTurn(call: () => void): void {
     this.#onTurn.push(call);
-    this.push(() => undefined);
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#turn);
   }
 
   readonly #turn = (): void => {
@@ -33,22 +49,20 @@ export class Wire {
     this.#news = [];
     this.#onTurn = [];
     this.#scheduled = false;
-    for (const call of calls) call();
+    const end = performance.now() + TURN;
     let told = 0;
     try {
-      for (const each of news) {
-        told++;
-        each();
+      while (told < news.length) {
+        news[told++]!();
+        if (told % LOOK_EVERY === 0 && performance.now() > end) break;
       }
     } finally {
-      // A listener threw: that is its program's affair, and what it did not hear comes in the next turn.
+      // The turn is over; or a listener threw, which is its program's affair.
       if (told < news.length) {
         this.#news = [...news.slice(told), ...this.#news];
-        if (!this.#scheduled) {
-          this.#scheduled = true;
-          setImmediate(this.#turn);
-        }
+        this.#schedule();
       }
+      for (const call of calls) call();
     }
   };
 }
