@@ -28,9 +28,15 @@ export class ArenaWriter {
     const at = align(this.#at, offset, alignment);
     if (at + length <= this.#end) return at;
     const segments = Math.ceil((length + 8) / SEGMENT_BYTES);
-    const start = this.#arena.take(segments);
-    if (start < 0) return -1;
-    this.leave();
+    let start = this.#arena.take(segments);
+    if (start >= 0) {
+      this.leave();
+    } else {
+      // Our own region is of no use for this one, and may stand in its way.
+      this.leave();
+      start = this.#arena.take(segments);
+      if (start < 0) return -1;
+    }
     this.#start = start;
     this.#end = start + segments * SEGMENT_BYTES;
     this.#at = start;
