@@ -48,7 +48,7 @@ await main(async (args) => {
   const runtimes = args.includes('--current') ? [current()] : [];
   for (const version of VERSIONS) runtimes.push(await provideNode(version));
   return runSession({
-    suites: ['unit', 'integration'],
+    suites: ['unit', 'integration', 'conformance'],
     args: args.filter((arg) => arg !== '--current'),
     concurrency: Number(process.env.MOZUKU_TEST_CONCURRENCY) || 2,
     timeoutMs: 300_000,

@@ -13,7 +13,7 @@ import { runSession } from './lib/session.mjs';
 await main(async (args) => {
   await prepare();
   return runSession({
-    suites: ['unit', 'integration'],
+    suites: ['unit', 'integration', 'conformance'],
     args,
     concurrency: Number(process.env.MOZUKU_TEST_CONCURRENCY) || 2,
     timeoutMs: 300_000,

@@ -24,7 +24,7 @@ export const TRANSPORTS: Readonly<Record<string, TransportDefaults>> = {
   amqps: { ...AMQP, shown: 'amqps', port: 5671, tls: true },
   pyamqp: { ...AMQP, shown: 'amqp' },
   librabbitmq: { ...AMQP, shown: 'amqp' },
-  memory: { shown: 'memory', connects: false },
+  memory: { shown: 'memory', connects: true },
   redis: { shown: 'redis', port: 6379, connects: false },
   rediss: { shown: 'rediss', port: 6379, tls: true, connects: false },
   sentinel: { shown: 'sentinel', port: 26379, connects: false },

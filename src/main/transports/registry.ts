@@ -3,12 +3,13 @@ import type { ConnectionParameters } from '../url.js';
 import { connectableTransport } from '../url.js';
 import { amqpTransport } from './amqp/transport.js';
 import { openFirst } from './failover.js';
+import { memoryTransport } from './memory/transport.js';
 import type { BrokerConnection, OpenOptions, Transport } from './transport.js';
 
 /** Throws `TransportNotAvailable`. */
 export function transportOf({ transport }: ConnectionParameters): Transport {
   connectableTransport(transport);
-  return amqpTransport;
+  return transport === 'memory' ? memoryTransport : amqpTransport;
 }
 
 /** Connects to the first of the hosts that answers; see `openFirst` for what it throws. */
