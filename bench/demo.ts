@@ -20,7 +20,7 @@ const SHOWN_FAULTS = 20;
 async function demo(options: DemoOptions, signal: AbortSignal): Promise<Findings> {
   const { broker, messages, prefetch } = options;
   const connection = new Connection(broker);
-  process.stdout.write(`${heading(connection.asUri())}\n\n`);
+  process.stdout.write(`${heading(broker.startsWith('memory:') ? 'the embedded broker' : connection.asUri())}\n\n`);
   const name = `demo-${randomBytes(4).toString('hex')}`;
   const queue = new Queue(name, undefined, { expires: EXPIRES });
   const inlineQueue = new Queue(`${name}-inline`, undefined, { expires: EXPIRES });

@@ -6,13 +6,14 @@ import { CONSUMER_OPTIONS } from '../dist/main/consumer.js';
 import { EXCHANGE_OPTIONS } from '../dist/main/entities/exchange.js';
 import { QUEUE_OPTIONS } from '../dist/main/entities/queue.js';
 import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/main/producer.js';
-import { SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
+import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
 import { CONNECTION_OPTIONS } from '../dist/main/url.js';
 
 const PAGE = new URL('options.md', import.meta.url);
 const TABLES = {
   Connection: CONNECTION_OPTIONS,
   ShardedConsumer: SHARDED_CONSUMER_OPTIONS,
+  retry: RETRY_OPTIONS,
   Consumer: CONSUMER_OPTIONS,
   Producer: PRODUCER_OPTIONS,
   publish: PUBLISH_OPTIONS,

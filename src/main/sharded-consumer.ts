@@ -10,7 +10,7 @@ import { ringAlways } from '../pool/bell.js';
 import { now } from '../pool/clock.js';
 import { block, board, HISTOGRAM_BUCKETS } from '../pool/layout.js';
 import { allocateMemory, type Memory } from '../pool/memory.js';
-import type { FromWorker, LogLevel } from '../pool/worker-protocol.js';
+import { type FromWorker, type LogLevel, MOST_TAGS } from '../pool/worker-protocol.js';
 import { MAX_THREADS } from '../pool/worker-thread.js';
 import { Connection } from './connection.js';
 import { Queue } from './entities/queue.js';
@@ -41,9 +41,6 @@ const SPARE_SLOTS = 64;
 
 /** Settlements are looked for this often, ms, while messages are here, whether or not anybody rings. */
 const LOOK_EVERY = 20;
-
-/** Consumer tags whose queues are remembered: each reconnect brings new ones, and messages of old ones may still run. */
-const MOST_TAGS = 1024;
 
 const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
 
@@ -219,6 +216,8 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
       dispatcher: this.#dispatcher,
       retries: this.#retries,
       ordered: this.#ordered,
+      outlets: this.#outlets,
+      window: prefetch,
       ready: () => this.#mustRun(),
       onError: (error) => this.#error(error),
     });
@@ -353,7 +352,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   #onTick(): void {
     const before = now() - this.#options.maxWait * 1000;
     if (this.#ordered) {
-      if (this.#source.holdsUnkept) this.#taking.renew(false);
+      if (this.#source.holdsUnkept(before)) this.#taking.renew(false);
       else if (this.#dispatcher.waitsSince(before)) this.#taking.renew(true);
     } else {
       if (this.#dispatcher.giveBack(before) > 0) this.#source.flush();

@@ -84,6 +84,9 @@ export type ToWorker =
   | { readonly type: 'abort'; readonly reason: string }
   | { readonly type: 'queues'; readonly queues: Readonly<Record<string, string>> };
 
+/** Consumer tags whose queues are remembered: each reconnect brings new ones, and messages of old ones may still run. */
+export const MOST_TAGS = 16_384;
+
 const MAX_CAUSES = 5;
 const MAX_TEXT = 16_384;
 

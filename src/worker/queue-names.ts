@@ -1,5 +1,7 @@
 /** The names of queues by consumer tag, as main tells them. A tag is never another queue's. */
 
+import { MOST_TAGS } from '../pool/worker-protocol.js';
+
 export class QueueNames {
   #names: ReadonlyMap<string, string>;
   readonly #refresh: () => void;
@@ -11,7 +13,7 @@ export class QueueNames {
   }
 
   set(names: Readonly<Record<string, string>>): void {
-    this.#names = new Map([...this.#names, ...Object.entries(names)].slice(-MOST));
+    this.#names = new Map([...this.#names, ...Object.entries(names)].slice(-MOST_TAGS));
   }
 
   get(consumerTag: string): string | undefined {
@@ -21,6 +23,3 @@ export class QueueNames {
     return this.#names.get(consumerTag);
   }
 }
-
-/** Each reconnect brings new tags; messages of old ones may still run. */
-const MOST = 1024;

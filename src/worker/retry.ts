@@ -6,7 +6,8 @@ function hasCode(error: unknown, code: string): boolean {
   return typeof error === 'object' && error !== null && (error as { code?: unknown }).code === code;
 }
 
-const MAX_DELAY = 0x7fffffff;
+/** 23 days: what a queue's `x-expires` still has room for, twice. */
+const MAX_DELAY = 2_000_000_000;
 
 /** Milliseconds until the next run, or undefined if there is to be none. `attempt`: which run failed, 1 the first. */
 export function retryDelay(

@@ -6,7 +6,7 @@ import { DecodeError } from '../../errors.js';
 import { writeField, writeShortString } from './write-table.js';
 
 /** Bytes that follow each type letter, where their number is fixed. */
-const SIZES: Readonly<Record<string, number>> = {
+export const FIELD_SIZES: Readonly<Record<string, number>> = {
   t: 1,
   b: 1,
   B: 1,
@@ -26,7 +26,7 @@ const SIZES: Readonly<Record<string, number>> = {
 /** Offset behind the value whose type letter stands at `at`. */
 export function behindField(bytes: Buffer, at: number): number {
   const letter = String.fromCharCode(bytes[at]!);
-  const size = SIZES[letter];
+  const size = FIELD_SIZES[letter];
   if (size !== undefined) return at + 1 + size;
   if ('SxAF'.includes(letter)) return at + 5 + bytes.readUInt32BE(at + 1);
   throw new DecodeError(`a field table has a value of the unknown type '${letter}'`);

@@ -73,7 +73,7 @@ async function endOutlets({ outlets, onError }: RuntimeParts): Promise<void> {
   await outlets.close(BROKER_TIMEOUT);
 }
 
-async function within(work: Promise<void>, milliseconds: number): Promise<boolean> {
+export async function within(work: Promise<void>, milliseconds: number): Promise<boolean> {
   try {
     await withDeadline(work, 'closing', milliseconds);
     return true;

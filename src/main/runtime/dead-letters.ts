@@ -3,11 +3,11 @@
  * dead-letter queue, confirmed, and only then acked. Until that works they stay unsettled and are tried again.
  */
 import type { DeliveryInfo, MessageProperties } from '../../message.js';
-import { Delivery, NO_DECODING } from '../../pool/delivery.js';
+import { Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
 import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import type { Dispatcher } from './dispatcher.js';
-import { messageOf, readOr } from './letter.js';
+import { messageOf, ORIGIN, originOf, readOr } from './letter.js';
 import type { Letter, Route } from './outlet.js';
 import type { Outlets } from './outlets.js';
 
@@ -66,8 +66,8 @@ export class DeadLetters {
   add(index: number, reason?: DeadLetterReason, error?: string): void {
     const { dispatcher, outlets } = this.#options;
     const job = { index, word: dispatcher.stateOf(index), reason, error };
-    const { queue, routingKey } = this.#delivery(job).readDeliveryInfo();
-    const route = this.#route(queue, routingKey);
+    const delivery = this.#delivery(job);
+    const route = this.#route(delivery.readDeliveryInfo().queue, originOf(delivery).routingKey);
     let facts: Facts | undefined;
     outlets.add(route, {
       wanted: () => dispatcher.stateOf(index) === job.word,
@@ -102,17 +102,21 @@ export class DeadLetters {
     const delivery = this.#delivery(job);
     const words = this.#options.memory.slotWords;
     const at = job.index << slot.SHIFT;
-    return messageOf(delivery, {
+    const { exchange, routingKey } = originOf(delivery);
+    const ours = {
       'x-mozuku-reason': reason,
       'x-mozuku-error': error,
       'x-mozuku-queue': info.queue,
-      'x-mozuku-exchange': info.exchange,
-      'x-mozuku-routing-key': info.routingKey,
+      [ORIGIN.exchange]: exchange,
+      [ORIGIN.routingKey]: routingKey,
       // A sweep has counted the last run already; a verdict has not.
-      'x-mozuku-attempts': delivery.readRetries() + words[at + slot.ATTEMPTS]! + (reason === 'deaths' ? 0 : 1),
+      'x-mozuku-attempts':
+        readOr(0, () => delivery.readRetries()) + words[at + slot.ATTEMPTS]! + (reason === 'deaths' ? 0 : 1),
       'x-mozuku-deaths': words[at + slot.DEATHS]!,
       'x-mozuku-time': new Date().toISOString(),
-    });
+    };
+    // Put back into its queue one day, it begins anew.
+    return messageOf(delivery, ours, (name) => name === RETRIES_HEADER);
   }
 
   #tell({ reason, error, info, properties }: Facts, { exchange, routingKey, queueArguments }: Route): void {

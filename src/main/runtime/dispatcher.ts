@@ -130,9 +130,14 @@ export class Dispatcher {
     return this.#slots.used;
   }
 
-  /** Slots with messages in them. */
-  get busy(): number {
-    return this.#slots.used - this.#abandoned;
+  /** True if a message waits or runs, or another of its key does. What main holds otherwise does not count. */
+  get isBusy(): boolean {
+    return this.waiting() > 0 || this.running() > this.#abandoned;
+  }
+
+  /** Slots that new deliveries can have. */
+  get free(): number {
+    return this.#memory.slotCount - this.#slots.used;
   }
 
   /** A channel begins to deliver: its messages carry the number returned. */
@@ -361,7 +366,7 @@ export class Dispatcher {
     const at = index << slot.SHIFT;
     this.#words[at + slot.FLAGS]! |= flag.REDELIVERED;
     markRedelivered(this.#memory.bytes, this.#words[at + slot.OFFSET]!);
-    this.#ran(index);
+    this.#takeBack(index);
     this.#lane.push(index);
   }
 
@@ -371,14 +376,14 @@ export class Dispatcher {
       this.#free(index);
       return;
     }
-    this.#ran(index);
+    this.#words[(index << slot.SHIFT) + slot.ATTEMPTS]!++;
+    this.#takeBack(index);
     this.#sink.retry(index, this.#words[(index << slot.SHIFT) + slot.DELAY]!);
   }
 
-  /** Back in main's hands after a run. */
-  #ran(index: number): void {
+  /** Into main's hands after a run. */
+  #takeBack(index: number): void {
     const at = index << slot.SHIFT;
-    this.#words[at + slot.ATTEMPTS]!++;
     this.#words[at + slot.STARTED] = 0;
     this.#words[at + slot.VERDICT] = verdict.NONE;
     this.#slots.raise(index, state.HELD);
@@ -451,10 +456,14 @@ export class Dispatcher {
 
   /** True if something waits unstarted that came before this time, microseconds. */
   waitsSince(before: number): boolean {
-    const index = this.#lane.oldest();
-    if (index === NONE) return false;
-    const at = index << slot.SHIFT;
-    return fromWords(this.#words[at + slot.ARRIVAL_HI]!, this.#words[at + slot.ARRIVAL_LO]!) < before;
+    for (let index = 0; index < this.#memory.slotCount; index++) {
+      const value = this.#slots.stateOf(index);
+      const chained = value === state.HELD && this.#order?.waits(index) === true;
+      if (!chained && value !== state.READY) continue;
+      const at = index << slot.SHIFT;
+      if (fromWords(this.#words[at + slot.ARRIVAL_HI]!, this.#words[at + slot.ARRIVAL_LO]!) < before) return true;
+    }
+    return false;
   }
 
   /** Slots that workers have claimed and not settled. */

@@ -7,14 +7,36 @@ import { ID_HEADER, type Letter } from './outlet.js';
 /** Headers by which RabbitMQ routes to more queues: what is published again is for one. */
 const ROUTING_HEADERS = { CC: 'x-mozuku-cc', BCC: 'x-mozuku-bcc' } as const;
 
+export const ORIGIN = { exchange: 'x-mozuku-exchange', routingKey: 'x-mozuku-routing-key' } as const;
+
 /** Room for the message's own headers beside ours: what the client sends at once has an end. */
 const MAX_HEADER_BYTES = 48 * 1024;
 
-export function messageOf(delivery: Delivery, ours: Readonly<Record<string, unknown>>): Letter {
+/** Where a message came from; one that the broker kept for a while has it in its headers. */
+export function originOf(delivery: Delivery): { readonly exchange: string; readonly routingKey: string } {
+  const { exchange, routingKey } = delivery.readDeliveryInfo();
+  if (readOr(0, () => delivery.readRetries()) === 0) return { exchange, routingKey };
+  const headers = readOr<Record<string, unknown>>({}, () => delivery.readHeaders());
+  const text = (name: string, otherwise: string): string => {
+    const value = headers[name];
+    return typeof value === 'string' ? value : otherwise;
+  };
+  return { exchange: text(ORIGIN.exchange, exchange), routingKey: text(ORIGIN.routingKey, routingKey) };
+}
+
+/** `without`: headers of the message's own that are not to be sent on. */
+export function messageOf(
+  delivery: Delivery,
+  ours: Readonly<Record<string, unknown>>,
+  without: (name: string) => boolean,
+): Letter {
   const { expiration, userId, ...kept } = readOr({}, () => delivery.readProperties());
   const id = randomUUID();
   const headers = {
-    ...sendable(readOr({}, () => delivery.readHeaders())),
+    ...sendable(
+      readOr({}, () => delivery.readHeaders()),
+      without,
+    ),
     ...ours,
     // A message's own time to live would destroy it here; the broker takes no other user's id.
     ...(expiration === undefined ? {} : { 'x-mozuku-expiration': expiration }),
@@ -25,11 +47,15 @@ export function messageOf(delivery: Delivery, ours: Readonly<Record<string, unkn
 }
 
 /** The headers that can be sent on; the names of those that cannot, in one of their own. */
-function sendable(headers: Readonly<Record<string, unknown>>): Record<string, unknown> {
+function sendable(
+  headers: Readonly<Record<string, unknown>>,
+  without: (name: string) => boolean,
+): Record<string, unknown> {
   const table: Record<string, unknown> = Object.create(null);
   const dropped: string[] = [];
   let room = MAX_HEADER_BYTES;
   for (const [name, value] of Object.entries(headers)) {
+    if (without(name)) continue;
     const key = Object.hasOwn(ROUTING_HEADERS, name) ? ROUTING_HEADERS[name as keyof typeof ROUTING_HEADERS] : name;
     const field = readOr(undefined, () => toTable({ [key]: value }, 'headers'));
     const size = field === undefined ? Number.POSITIVE_INFINITY : tableBytes(field);

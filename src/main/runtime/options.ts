@@ -261,6 +261,12 @@ export function readShardedOptions(given: unknown): ResolvedOptions {
     );
   }
   const options = readOptions('ShardedConsumer', SHARDED_CONSUMER_OPTIONS, given);
+  if (options.orderBy !== undefined && options.ack === 'none') {
+    throw new OptionError(
+      "ShardedConsumer: 'orderBy' needs messages that stay unsettled while they run; with ack: 'none' there is no order",
+      { details: { option: 'orderBy' } },
+    );
+  }
   const workers = options.workers ?? Math.max(1, availableParallelism() - 1);
   const maxMemory = Math.floor(options.maxMemory! / SEGMENT_BYTES) * SEGMENT_BYTES;
   return {

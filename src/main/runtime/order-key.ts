@@ -24,9 +24,14 @@ const ARGUMENTS = FRAME_HEAD + 4;
 /** Class, weight and body size before the flags of a content header. */
 const FLAGS = FRAME_HEAD + 12;
 
+const DASH = 0x2d;
+
+/** Consumer tags end with the queue's place and a number that is another one after each loss: `prefix-place-number`. */
 function queueKey(bytes: Buffer, start: number): number {
   const tag = start + ARGUMENTS;
-  return hash(bytes, tag + 1, tag + 1 + bytes[tag]!);
+  let end = tag + bytes[tag]!;
+  while (end > tag + 1 && bytes[end] !== DASH) end--;
+  return hash(bytes, tag + 1, end);
 }
 
 function routingKey(bytes: Buffer, start: number): number {

@@ -49,6 +49,8 @@ export class Outlet {
   /** Nothing is pending. */
   readonly #onRest: () => void;
   #declaredAt = 0;
+  /** A message came back: if it is a queue that is missing, it is declared again. */
+  #isMissing = false;
   #waiting: OutletJob[] = [];
   #underWay = 0;
   #working = false;
@@ -128,9 +130,10 @@ export class Outlet {
   async #ready(): Promise<amqplib.ConfirmChannel> {
     const { queueArguments } = this.#route;
     const renew = queueArguments?.['x-expires'] !== undefined && performance.now() - this.#declaredAt > RENEW_AFTER;
-    if (this.#channel !== undefined && !renew) return this.#channel;
+    if (this.#channel !== undefined && !renew && !this.#isMissing) return this.#channel;
     const connection = await this.#connect();
     if (queueArguments !== undefined) await this.#provideQueue(connection, queueArguments);
+    this.#isMissing = false;
     if (this.#channel !== undefined) return this.#channel;
     const channel = await this.#ask(connection.model.createConfirmChannel(), 'opening a channel');
     this.#refused = undefined;
@@ -168,8 +171,11 @@ export class Outlet {
     };
     const declare = (channel: amqplib.Channel) =>
       channel.assertQueue(routingKey, { durable: true, arguments: toTable(queueArguments, 'queueArguments') });
-    this.#declaredAt = performance.now();
-    if (Object.keys(queueArguments).length > 0) return onChannel(declare);
+    if (Object.keys(queueArguments).length > 0) {
+      await onChannel(declare);
+      this.#declaredAt = performance.now();
+      return;
+    }
     try {
       await onChannel((channel) => channel.checkQueue(routingKey));
     } catch (error) {
@@ -188,6 +194,7 @@ export class Outlet {
     const { body, id, properties } = job.letter();
     const confirmed = new Promise<void>((resolve, reject) => {
       this.#returned.set(id, (reply) => {
+        this.#isMissing = true;
         const text = `no queue takes ${this.#what} for '${exchange}' with the routing key '${routingKey}': ${reply}`;
         reject(new MessageReturned(text, { details: { exchange, routingKey, reply } }));
       });

@@ -9,7 +9,7 @@ import { Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
 import { slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import type { Dispatcher } from './dispatcher.js';
-import { messageOf } from './letter.js';
+import { messageOf, ORIGIN, originOf, readOr } from './letter.js';
 import type { Outlets } from './outlets.js';
 
 export interface RetriesOptions {
@@ -21,6 +21,12 @@ export interface RetriesOptions {
   /** A slot was settled: acks may be written. */
   readonly onSettled: () => void;
 }
+
+/**
+ * RabbitMQ drops a message that expires into a queue where, by these headers, it has expired before: it takes that for a loop
+ * without end.
+ */
+const DEATHS = /^x-((first|last)-)?death/;
 
 /** Delays of nearly the same length share a queue: up to two digits that count. */
 export function roundUp(milliseconds: number): number {
@@ -77,6 +83,8 @@ export class Retries {
       exchange: '',
       routingKey: `${queue}.retry.${delay}`,
       queueArguments: {
+        // Whatever the virtual host's default is: to declare a quorum queue again does not put off its end.
+        'x-queue-type': 'classic',
         'x-message-ttl': delay,
         'x-dead-letter-exchange': '',
         'x-dead-letter-routing-key': queue,
@@ -88,13 +96,10 @@ export class Retries {
       wanted: () => dispatcher.stateOf(index) === word,
       letter: () => {
         const delivery = read();
-        const { exchange, routingKey } = delivery.readDeliveryInfo();
-        const retries = delivery.readRetries() + memory.slotWords[at + slot.ATTEMPTS]!;
-        return messageOf(delivery, {
-          [RETRIES_HEADER]: retries,
-          'x-mozuku-exchange': exchange,
-          'x-mozuku-routing-key': routingKey,
-        });
+        const { exchange, routingKey } = originOf(delivery);
+        const retries = readOr(0, () => delivery.readRetries()) + memory.slotWords[at + slot.ATTEMPTS]!;
+        const ours = { [RETRIES_HEADER]: retries, [ORIGIN.exchange]: exchange, [ORIGIN.routingKey]: routingKey };
+        return messageOf(delivery, ours, (name) => DEATHS.test(name));
       },
       done: () => {
         if (dispatcher.finishRetry(index, word)) onSettled();

@@ -15,7 +15,7 @@ import { ringAlways } from '../../pool/bell.js';
 import { now } from '../../pool/clock.js';
 import { block, MAX_INCARNATION, stop } from '../../pool/layout.js';
 import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
-import type { FromWorker, ToWorker, WorkerTask } from '../../pool/worker-protocol.js';
+import { type FromWorker, MOST_TAGS, type ToWorker, type WorkerTask } from '../../pool/worker-protocol.js';
 import { WorkerThread, type WorkerThreadOptions } from '../../pool/worker-thread.js';
 import type { Blame, Dispatcher, Swept } from './dispatcher.js';
 import type { WorkerEvent } from './events.js';
@@ -54,6 +54,8 @@ const LAST_DELAY = 5_000;
 /** Beyond its timeout, a callback whose worker's loop does not turn has this long, ms. */
 const LOOP_GRACE = 1_000;
 const STALLED_AFTER = 10_000;
+/** A worker that ends while the others go on has this long for its module's teardown, ms. */
+const TEARDOWN_TIMEOUT = 2_000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -100,7 +102,7 @@ export class Supervisor {
 
   /** Queue names by consumer tag; sent to the workers whenever they change. */
   setQueues(queues: Readonly<Record<string, string>>): void {
-    this.#queues = queues;
+    this.#queues = Object.fromEntries(Object.entries({ ...this.#queues, ...queues }).slice(-MOST_TAGS));
     this.#broadcast({ type: 'queues', queues });
   }
 
@@ -139,6 +141,7 @@ export class Supervisor {
    * meanwhile. What a surplus worker runs it finishes.
    */
   scale(workers: number): Promise<void> {
+    if (this.#stopping) return Promise.reject(new ClosedError('the consumer closes'));
     this.#wanted = workers;
     for (const { resolve } of this.#scaled) resolve();
     this.#scaled = [];
@@ -293,6 +296,7 @@ export class Supervisor {
       this.#checkScale();
     } else if (message.type === 'drained') {
       life.returned = true;
+      life.timer = setTimeout(() => this.#terminate(life, 'its teardown took too long', false), TEARDOWN_TIMEOUT);
       this.#checkDone();
     } else {
       this.#events.message(life.worker, message);
@@ -406,7 +410,10 @@ export class Supervisor {
   }
 
   #replace({ worker, startedAt, retired, error }: WorkerLife): void {
-    if (worker >= this.#wanted) return;
+    if (worker >= this.#wanted) {
+      if (this.#recycling === worker) this.#recycling = undefined;
+      return;
+    }
     this.#restarts.set(worker, (this.#restarts.get(worker) ?? 0) + 1);
     // It did what it was told: nothing is wrong with it.
     if (retired !== undefined && error === undefined) {
@@ -455,7 +462,7 @@ export class Supervisor {
     const { timeout } = this.#options.task;
     const time = now();
     for (const life of this.#lives.values()) {
-      if (life.state !== 'running' && life.state !== 'draining') continue;
+      if (life.returned || (life.state !== 'running' && life.state !== 'draining')) continue;
       this.#recycle(life);
       const beats = Atomics.load(life.words, block.BEATS);
       if (beats !== life.beats) {

@@ -8,8 +8,9 @@
  */
 import { ClosedError } from '../../errors.js';
 import type { Source } from '../transports/transport.js';
-import { BROKER_TIMEOUT } from './closing.js';
+import { BROKER_TIMEOUT, within } from './closing.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { Outlets } from './outlets.js';
 import type { Retries } from './retries.js';
 
 export interface TakingParts {
@@ -17,6 +18,9 @@ export interface TakingParts {
   readonly dispatcher: Dispatcher;
   readonly retries: Retries;
   readonly ordered: boolean;
+  readonly outlets: Outlets;
+  /** Deliveries that the broker gives out when it is consumed anew. */
+  readonly window: number;
   /** Resolves once the consumer has started; rejects if it has not, or is closed. */
   readonly ready: () => Promise<void>;
   readonly onError: (error: Error) => void;
@@ -43,15 +47,22 @@ export class Taking {
     return this.#inTurn(async () => {
       if (this.#pause === 'paused') return;
       this.#pause = 'pausing';
-      await this.#withdraw(true);
-      this.#pause = 'paused';
+      try {
+        await this.#withdraw(true);
+      } finally {
+        // Nothing more is taken, whatever went wrong.
+        this.#pause = 'paused';
+      }
     });
   }
 
   resume(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#pause !== 'paused') return;
-      await this.#parts.source.resume();
+      const { source, dispatcher, window } = this.#parts;
+      // What is still unsettled has its slots: if they are not enough for a whole prefetch beside them, it goes back.
+      if (dispatcher.free < window) await source.release(BROKER_TIMEOUT);
+      await source.resume();
       if (this.#closed) throw new ClosedError('the consumer was closed while it resumed');
       this.#pause = 'no';
     });
@@ -66,8 +77,11 @@ export class Taking {
     this.#renewing = true;
     this.#inTurn(async () => {
       if (this.#pause !== 'no') return;
-      await this.#withdraw(unstarted);
-      await this.#parts.source.resume();
+      try {
+        await this.#withdraw(unstarted);
+      } finally {
+        if (!this.#closed) await this.#parts.source.resume();
+      }
     })
       .catch((error: unknown) => {
         if (!this.#closed) this.#parts.onError(error as Error);
@@ -79,7 +93,7 @@ export class Taking {
 
   /** Settlements were taken: perhaps nothing is here any more. */
   settled(): void {
-    if (this.#resting.length > 0 && this.#parts.dispatcher.busy === 0) this.#rested();
+    if (this.#resting.length > 0 && !this.#parts.dispatcher.isBusy) this.#rested();
   }
 
   /** The consumer closes: nobody waits any longer. */
@@ -98,8 +112,9 @@ export class Taking {
   }
 
   async #withdraw(unstarted: boolean): Promise<void> {
-    const { source, dispatcher, retries, ordered } = this.#parts;
+    const { source, dispatcher, retries, ordered, outlets } = this.#parts;
     await source.cancel(BROKER_TIMEOUT);
+    this.#mustBeOpen();
     if (!ordered) {
       dispatcher.giveBack();
       retries.giveBack();
@@ -112,12 +127,20 @@ export class Taking {
       retries.giveBack();
     }
     await this.#rest();
+    // Dead letters that cannot be published go back with the rest.
+    if (!this.#closed) await within(outlets.idle(), BROKER_TIMEOUT);
+    // What runs is the closing's to wait for: its channel must live until then.
+    this.#mustBeOpen();
     await source.release(BROKER_TIMEOUT);
+  }
+
+  #mustBeOpen(): void {
+    if (this.#closed) throw new ClosedError('the consumer was closed');
   }
 
   /** Resolves when no message is here any more, or the consumer closes. */
   #rest(): Promise<void> {
-    if (this.#parts.dispatcher.busy === 0 || this.#closed) return Promise.resolve();
+    if (!this.#parts.dispatcher.isBusy || this.#closed) return Promise.resolve();
     return new Promise((resolve) => {
       this.#resting.push(resolve);
     });

@@ -83,8 +83,8 @@ export interface Source {
   /** `entry` is what came with the delivery. Told to the broker by the next `flush`, or soon after. */
   settle(entry: number, outcome: Outcome): void;
   flush(): void;
-  /** True if deliveries are unsettled whose bodies are not kept. */
-  readonly holdsUnkept: boolean;
+  /** True if deliveries are to be given back whose bodies are not kept: shed, or too large and here since before this time. */
+  holdsUnkept(before: number): boolean;
   /** Deliveries whose bodies are not kept, and that came before this time (microseconds), go back to their queue. */
   giveBackUnkept(before: number): void;
   /** No more deliveries once this has resolved. What is with us stays ours to settle. */

@@ -3,24 +3,9 @@
  * at every delivery. Its own 'l' is the same eight bytes, so the type is changed before amqplib reads it. Takes the bytes as
  * they arrive; only content headers are looked at, and held back until they are whole.
  */
+import { FIELD_SIZES } from '../../../codec/amqp/field-bytes.js';
 import { FrameError } from '../../../errors.js';
 
-/** The bytes that follow each type of a field table, where their number is fixed. */
-const FIELD_SIZES: Readonly<Record<string, number>> = {
-  t: 1,
-  b: 1,
-  B: 1,
-  s: 2,
-  u: 2,
-  I: 4,
-  i: 4,
-  f: 4,
-  l: 8,
-  d: 8,
-  T: 8,
-  D: 5,
-  V: 0,
-};
 const LONG = 0x4c;
 /** amqplib's own reader is recursive and has no limit: deeper tables would end the process. */
 const MAX_DEPTH = 64;
@@ -90,7 +75,7 @@ function rewriteFields(data: Buffer, from: number, end: number, keys: boolean, d
     const name = String.fromCharCode(type);
     if (type === LONG) data[at] = 0x6c;
     at += 1;
-    const size = type === LONG ? 8 : FIELD_SIZES[name];
+    const size = FIELD_SIZES[name];
     if (size !== undefined) at += size;
     else if ('SxAF'.includes(name) && at + 4 <= end) {
       const inside = at + 4;

@@ -7,7 +7,6 @@
  *               └──────── 100 ms × 2, ± 20 %, ≤ 2 s ◀──────┤
  *                          declare, consume one tag ◀──────┘ consumer cancelled by the broker
  */
-import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { ConsumerCancelled, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
@@ -24,6 +23,8 @@ import { Tap } from './tap.js';
 export interface SessionOptions extends SourceOptions {
   readonly parameters: ConnectionParameters;
   readonly frameMax: number;
+  /** What consumer tags begin with; behind it come the queue's place in the list and a number: see `order-key.ts`. */
+  readonly tagPrefix: string;
   /** Aborts when nothing more is to be taken: no connection, channel or consumer is made from then on. */
   readonly signal: AbortSignal;
 }
@@ -39,6 +40,9 @@ export interface SessionEvents {
 
 const DECLARE_TIMEOUT = 10_000;
 
+/** No tag is used twice, over all sessions of all consumers. */
+let lastTag = 0;
+
 export class Session {
   readonly tap: Tap;
   readonly #options: SessionOptions;
@@ -51,8 +55,6 @@ export class Session {
   #setUp = false;
   /** The tag that the broker consumes a queue with, by the queue's place in the list. */
   readonly #active = new Map<number, string>();
-  readonly #prefix = `mozuku-${randomBytes(6).toString('hex')}`;
-  #lastTag = 0;
   #mending = false;
   /** Why the broker cancelled a consumer during the set-up. */
   #cancelled: KombuError | undefined;
@@ -135,9 +137,10 @@ export class Session {
     const cancelling = Promise.all([...this.#active.values()].map((tag) => channel.cancel(tag)));
     try {
       await withDeadline(cancelling, 'cancelling the consumers', deadline);
-    } catch (error) {
-      // If the channel went with its consumers, nothing comes from it any more either.
-      if (this.#consuming === channel) throw errorFromAmqp(error, 'cannot cancel the consumers');
+    } catch {
+      // If the channel went with its consumers, nothing comes from it any more either. A broker that does not answer is as good
+      // as gone, and takes back what it has given out once its connection is cut.
+      if (this.#consuming === channel) this.#connection.destroy();
     }
     this.#active.clear();
   }
@@ -216,22 +219,25 @@ export class Session {
   /** Each time with a tag of its own: a queue's name may be another one now, and messages of the old one still run. */
   async #consumeOne(channel: amqplib.Channel, place: number, name: string): Promise<void> {
     const queue = this.#options.queues[place]!;
-    const consumerTag = `${this.#prefix}-${++this.#lastTag}`;
+    const consumerTag = `${this.#options.tagPrefix}-${place}-${++lastTag}`;
     this.#events.queues({ [consumerTag]: name });
     const options = {
       consumerTag,
       noAck: false,
       arguments: toTable({ ...queue.consumerArguments, ...this.#options.consumerArguments }, 'consumerArguments'),
     };
-    let cancelled = false;
     const onMessage = (message: amqplib.ConsumeMessage | null): void => {
       // Deliveries never come this way: the tap keeps them. Null says that the broker cancelled the consumer.
-      if (message !== null) return;
-      cancelled = true;
-      this.#cancelledByBroker(channel, place, name);
+      if (message === null) this.#cancelledByBroker(channel, place, name);
     };
-    await this.#ask(channel.consume(name, onMessage, options), `consuming from '${name}'`);
-    if (!cancelled) this.#active.set(place, consumerTag);
+    // Before it is known: should nobody wait for the answer any more, it is cancelled all the same.
+    this.#active.set(place, consumerTag);
+    try {
+      await this.#ask(channel.consume(name, onMessage, options), `consuming from '${name}'`);
+    } catch (error) {
+      if (!this.#signal.aborted && this.#active.get(place) === consumerTag) this.#active.delete(place);
+      throw error;
+    }
   }
 
   /** The queue was deleted, or moved. What else the channel consumes goes on. */

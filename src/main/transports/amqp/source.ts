@@ -7,6 +7,7 @@
  * Whatever is lost is told once (`disconnected`, and `error` for what somebody may have to do something about), and once it is
  * all consumed again (`reconnected`).
  */
+import { randomBytes } from 'node:crypto';
 import { ClosedError, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { amqpTransportOptions } from '../../url.js';
@@ -33,7 +34,7 @@ export class AmqpSource implements Source {
     const { transportOptions } = options.parameters;
     const frameMax = Math.min(amqpTransportOptions(transportOptions).frameMax, LARGEST_FRAME);
     const parameters = { ...options.parameters, transportOptions: { ...transportOptions, frameMax } };
-    this.#options = { ...options, parameters, frameMax };
+    this.#options = { ...options, parameters, frameMax, tagPrefix: `mozuku-${randomBytes(6).toString('hex')}` };
     this.#events = events;
     this.#sessionEvents = {
       queues: (names) => events.queues(names),
@@ -74,8 +75,8 @@ export class AmqpSource implements Source {
     await this.#session?.cancel(deadline);
   }
 
-  get holdsUnkept(): boolean {
-    return this.#session?.tap.holdsUnkept ?? false;
+  holdsUnkept(before: number): boolean {
+    return this.#session?.tap.holdsUnkept(before) ?? false;
   }
 
   async release(deadline: number): Promise<void> {
@@ -94,6 +95,11 @@ export class AmqpSource implements Source {
         return;
       } catch (cause) {
         if (signal.aborted) return;
+        if (this.#session !== session) {
+          // It was lost meanwhile, and is being replaced already.
+          await this.#underWay;
+          return;
+        }
         // What is wrong is told, and tried again on a connection that has nothing of it.
         this.#session = undefined;
         this.#down(errorFromAmqp(cause, 'cannot consume again'));

@@ -138,9 +138,9 @@ export class Tap {
     return this.#ledger?.size ?? 0;
   }
 
-  /** True if bodies were shed, or fit nowhere, and their deliveries wait to be given back. */
-  get holdsUnkept(): boolean {
-    return this.#shed.length > 0 || this.#parked.length > 0;
+  /** True if bodies were shed, or fit nowhere and came before this time (microseconds): their deliveries are to be given back. */
+  holdsUnkept(before: number): boolean {
+    return this.#shed.length > 0 || this.#parked.some(({ since }) => since < before);
   }
 
   settle(entry: number, outcome: LedgerVerdict): void {

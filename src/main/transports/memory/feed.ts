@@ -90,9 +90,9 @@ export class Feed implements ChannelClient {
     this.end();
   }
 
-  /** True if deliveries are unsettled whose bodies are not here. */
-  get holdsUnkept(): boolean {
-    return this.#parked.length > 0;
+  /** True if deliveries are unsettled whose bodies are not here, since before this time. */
+  holdsUnkept(before: number): boolean {
+    return this.#parked.some(({ since }) => since < before);
   }
 
   settle(entry: number, outcome: Outcome): void {

@@ -41,7 +41,8 @@ export class MemorySource implements Source {
     this.#options = options;
     this.#events = events;
     const id = randomBytes(6).toString('hex');
-    this.#tags = options.queues.map((_, index) => `mozuku-${id}-${index}`);
+    // As the AMQP source's: the queue's place, then a number.
+    this.#tags = options.queues.map((_, index) => `mozuku-${id}-${index}-0`);
   }
 
   get outstanding(): number {
@@ -76,8 +77,8 @@ export class MemorySource implements Source {
     this.#feed?.channel.cancelAll();
   }
 
-  get holdsUnkept(): boolean {
-    return this.#feed?.holdsUnkept ?? false;
+  holdsUnkept(before: number): boolean {
+    return this.#feed?.holdsUnkept(before) ?? false;
   }
 
   async release(): Promise<void> {
