@@ -235,3 +235,50 @@ test('headers nested without end cost an inline consumer its connection and not 
   await consumer.close();
   await connection.close();
 });
+
+test('a connection that is lost while it resumes is replaced once', async () => {
+  let paused = false;
+  let cut = 0;
+  await using broker = await FakeBroker.listen({
+    answer: (connection, name) => {
+      if (name !== '50.10' || !paused || cut > 0) return false;
+      cut++;
+      connection.socket.destroy();
+      return true;
+    },
+  });
+  using effects = new EffectsLog();
+  const consumer = consumerOf(broker.url, new Queue('q'));
+  try {
+    await consumer.consume();
+    await consumer.pause();
+    paused = true;
+    await consumer.resume();
+    assert.equal(cut, 1);
+    const second = await broker.consumer(2);
+    second.connection.send(message(second.channel, second.tag, 1, 'after'));
+    await broker.settled(second.connection, 1);
+    assert.equal(consumer.stats().state, 'consuming');
+    assert.deepEqual([broker.connections.length, broker.consumers.length], [2, 2]);
+    assert.equal(effects.counts().size, 1);
+  } finally {
+    await consumer.close();
+  }
+});
+
+test('a broker that does not answer a cancel loses its connection, and the pause goes on', async () => {
+  await using broker = await FakeBroker.listen({ answer: (_, name) => name === '60.30' });
+  const consumer = consumerOf(broker.url, new Queue('q'));
+  try {
+    await consumer.consume();
+    const first = await broker.consumer(1);
+    await consumer.pause();
+    await first.connection.closed;
+    assert.equal(consumer.stats().state, 'paused');
+    await consumer.resume();
+    await broker.consumer(2);
+    assert.equal(consumer.stats().state, 'consuming');
+  } finally {
+    await consumer.close();
+  }
+});

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Connection, Exchange, Queue, type ShardedConsumer, type ShardedConsumerOptions } from '#src/index';
+import { test } from 'node:test';
+import { Connection, Exchange, errors, Queue, type ShardedConsumer, type ShardedConsumerOptions } from '#src/index';
 import { assertInOrder } from '../support/order-log.js';
 import { TcpProxy } from '../support/proxy.js';
 import { brokerTest, uniqueName, waitForQueue } from '../support/rabbitmq.js';
@@ -190,4 +191,47 @@ brokerTest('close() and pause() of an ordered consumer leave the queue in order'
   assertInOrder(effects.read());
   assert.ok([...effects.counts().values()].every((count) => count === 1));
   await removed(broker.url, queue);
+});
+
+brokerTest('the order of a queue holds over a reconnect: what runs is waited for', async (broker) => {
+  await using proxy = await TcpProxy.listen(broker.url);
+  using effects = new EffectsLog();
+  const queue = new Queue(uniqueName('order'));
+  const bodies = Array.from({ length: 20 }, (_, i) => ({ body: { id: `q:${i}`, do: 'sleep', ms: i === 3 ? 700 : 5 } }));
+  await publishAll(broker.url, queue, bodies);
+  const consumer = consumerOf(proxy.url, queue, { orderBy: 'queue', concurrency: 4 });
+  try {
+    await consumer.consume();
+    await until('the slow one runs', () => effects.read().length === 3);
+    const back = next(consumer, 'reconnected');
+    proxy.cutAll();
+    await back;
+    await until('all are handled', () => effects.counts().size === 20, { state: () => consumer.stats() });
+    assertInOrder(effects.read(), { reconnects: 1 });
+  } finally {
+    await consumer.close();
+    await removed(broker.url, queue);
+  }
+});
+
+brokerTest('close() while an ordered pause waits lets what runs end and be acked', async (broker) => {
+  using effects = new EffectsLog();
+  const queue = new Queue(uniqueName('order'));
+  await publishAll(broker.url, queue, [{ body: { id: 'k:0', do: 'sleep', ms: 600 } }, { body: { id: 'k:1' } }]);
+  const consumer = consumerOf(broker.url, queue, { orderBy: 'queue' });
+  await consumer.consume();
+  await until('it runs', () => consumer.stats().inFlight === 1);
+  const pausing = assert.rejects(consumer.pause(), errors.ClosedError);
+  await until('it pauses', () => consumer.stats().state === 'pausing');
+  await consumer.close();
+  await pausing;
+  assert.deepEqual([...effects.counts().keys()], ['k:0']);
+  const { acked, stale } = consumer.stats();
+  assert.deepEqual({ acked, stale }, { acked: 1, stale: 0 });
+  await waitForQueue(broker.ctl, queue.name, ({ ready, unacked }) => ready === 1 && unacked === 0);
+  await removed(broker.url, queue);
+});
+
+test("orderBy and ack: 'none' exclude each other", () => {
+  assert.throws(() => consumerOf('memory://', new Queue('q'), { orderBy: 'queue', ack: 'none' }), errors.OptionError);
 });

@@ -1,7 +1,7 @@
 /** Retries: kept by the broker, or held in order; what a handler throws decides, and how often is counted. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Connection, type FailedMessage, Queue, type ShardedConsumerOptions } from '#src/index';
+import { Connection, Exchange, type FailedMessage, Queue, type ShardedConsumerOptions } from '#src/index';
 import { roundUp } from '#src/main/runtime/retries';
 import { brokerTest, findQueueStats, uniqueName, waitForQueue } from '../support/rabbitmq.js';
 import { consumerOf, EffectsLog, publishAll, until } from '../support/rig.js';
@@ -106,3 +106,41 @@ brokerTest('what the broker keeps comes back as it was, and takes no place meanw
     await removed(broker.url, queue.name, `${queue.name}.retry.3000`);
   }
 });
+
+brokerTest(
+  'a message that is retried twice keeps where it came from, and no count of an earlier life',
+  async (broker) => {
+    using _effects = new EffectsLog();
+    const exchange = new Exchange(uniqueName('origin'), { type: 'topic', autoDelete: true });
+    const queue = new Queue(uniqueName('retry'), exchange, { routingKey: 'orders.#' });
+    const connection = new Connection(broker.url);
+    await queue.declare(connection);
+    // As a message has it that was shovelled back from a dead-letter queue.
+    const death = {
+      queue: queue.name,
+      reason: 'expired',
+      exchange: exchange.name,
+      count: 1,
+      'routing-keys': ['orders.new'],
+    };
+    const headers = { 'x-death': [death], 'x-first-death-reason': 'expired' };
+    await connection.Producer({ exchange }).publish({ id: 'x', do: 'throw' }, { routingKey: 'orders.new', headers });
+    const consumer = consumerOf(broker.url, queue, { retry: { attempts: 3, initial: 20, factor: 1, jitter: 0 } });
+    const dead = new Queue(`${queue.name}.dead`).bind(connection);
+    try {
+      await consumer.consume();
+      await until('it is given up', () => consumer.stats().deadLettered === 1, { state: () => consumer.stats() });
+      assert.equal(consumer.stats().retried, 2);
+      const letter = await dead.get();
+      assert.equal(letter!.headers['x-mozuku-attempts'], 3);
+      assert.equal(letter!.headers['x-mozuku-exchange'], exchange.name);
+      assert.equal(letter!.headers['x-mozuku-routing-key'], 'orders.new');
+      assert.equal('x-mozuku-retries' in letter!.headers, false);
+      letter!.ack();
+    } finally {
+      await consumer.close();
+      await connection.close();
+      await removed(broker.url, queue.name, `${queue.name}.dead`, `${queue.name}.retry.20`);
+    }
+  },
+);

@@ -238,3 +238,26 @@ brokerTest(
     }
   },
 );
+
+brokerTest('workers that come later know the names of all queues', async (broker) => {
+  using _effects = new EffectsLog();
+  const queues = [new Queue(uniqueName('one')), new Queue(uniqueName('two'))];
+  const consumer = consumerOf(broker.url, queues, { workers: 1, deadLetter: 'drop' });
+  const failed = new Map<number, Set<string | undefined>>();
+  consumer.on('failed', ({ worker, queue }) => failed.set(worker, (failed.get(worker) ?? new Set()).add(queue)));
+  try {
+    await consumer.consume();
+    await consumer.scale(3);
+    for (const queue of queues) {
+      const bodies = Array.from({ length: 60 }, (_, id) => ({ body: { id, do: id % 2 ? 'throw' : 'sleep', ms: 3 } }));
+      await publishAll(broker.url, queue, bodies);
+    }
+    await until('all are settled', () => consumer.stats().acked === 120, { state: () => consumer.stats() });
+    assert.equal(failed.size, 3, 'each worker had some');
+    for (const names of failed.values())
+      for (const name of names) assert.ok(queues.some((queue) => queue.name === name));
+  } finally {
+    await consumer.close();
+    await removed(broker.url, ...queues);
+  }
+});
