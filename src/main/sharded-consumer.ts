@@ -42,7 +42,7 @@ const SPARE_SLOTS = 64;
 /** Settlements are looked for this often, ms, while messages are here, whether or not anybody rings. */
 const LOOK_EVERY = 20;
 
-const WORKER_ENTRY = new URL('../worker/entry.js', import.meta.url).href;
+const WORKER_ENTRY = new URL('../worker/start.cjs', import.meta.url).href;
 
 /** An error of the user's own code, thrown where nothing of ours is in its way. */
 function surface(error: unknown): void {
