@@ -284,7 +284,9 @@ for (const [what, tag] of [
     const error = await closure(channel);
     assert.ok(error instanceof errors.PreconditionFailed);
     assert.equal(error.message, `the broker closed the channel: PRECONDITION_FAILED - unknown delivery tag ${tag}`);
-    assert.deepEqual(await scene.texts(queue), tag === 1 ? ['2'] : ['1', '2']);
+    const left = tag === 1 ? ['2'] : ['1', '2'];
+    await scene.hasReady(queue, left.length);
+    assert.deepEqual(await scene.texts(queue), left);
   });
 }
 

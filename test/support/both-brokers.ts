@@ -133,6 +133,11 @@ export class Scene {
     return (await (await this.raw()).checkQueue(queue)).messageCount;
   }
 
+  /** Waits until so many are ready: RabbitMQ puts back what a closed channel had in a moment of its own. */
+  async hasReady(queue: string, count: number): Promise<void> {
+    while ((await this.size(queue)) !== count) await new Promise((resolve) => setImmediate(resolve));
+  }
+
   /** Consumes on `raw`, the scene's own channel by default. */
   async inbox(queue: string, options: amqplib.Options.Consume = {}, raw?: Raw): Promise<Inbox & { tag: string }> {
     const inbox = new Inbox();
