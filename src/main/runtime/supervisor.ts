@@ -19,18 +19,16 @@ import { type FromWorker, MOST_TAGS, type ToWorker, type WorkerTask } from '../.
 import { WorkerThread, type WorkerThreadOptions } from '../../pool/worker-thread.js';
 import type { Blame, Dispatcher, Swept } from './dispatcher.js';
 import type { WorkerEvent } from './events.js';
+import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import { asError, type LifeState, WorkerLife } from './worker-life.js';
 
-export interface SupervisorOptions extends WorkerThreadOptions {
+export interface SupervisorOptions extends WorkerThreadOptions, Omit<WatchdogOptions, 'timeout'> {
   readonly entry: string;
   /** What every worker's task has in common. */
   readonly task: Omit<WorkerTask, 'memory' | 'block' | 'incarnation' | 'worker' | 'port' | 'queues'>;
   readonly workers: number;
   readonly startTimeout: number;
   readonly terminateGrace: number;
-  /** A worker is replaced past these. */
-  readonly maxMessagesPerWorker?: number;
-  readonly maxWorkerMemory?: number;
 }
 
 export interface SupervisorEvents {
@@ -51,9 +49,6 @@ export interface SupervisorEvents {
 const SETTLED_IN = 10_000_000;
 const FIRST_DELAY = 100;
 const LAST_DELAY = 5_000;
-/** Beyond its timeout, a callback whose worker's loop does not turn has this long, ms. */
-const LOOP_GRACE = 1_000;
-const STALLED_AFTER = 10_000;
 /** A worker that ends while the others go on has this long for its module's teardown, ms. */
 const TEARDOWN_TIMEOUT = 2_000;
 
@@ -75,7 +70,7 @@ export class Supervisor {
   #queues: Readonly<Record<string, string>> = {};
   #lastIncarnation = 0;
   #stopping = false;
-  #tick: NodeJS.Timeout | undefined;
+  readonly #watchdog: Watchdog;
   #first: { missing: Set<number>; resolve: () => void; reject: (error: Error) => void } | undefined;
   #allGone: (() => void) | undefined;
   #allDrained: (() => void) | undefined;
@@ -86,13 +81,19 @@ export class Supervisor {
     this.#memory = memory;
     this.#dispatcher = dispatcher;
     this.#events = events;
+    this.#watchdog = new Watchdog(
+      { ...options, timeout: options.task.timeout },
+      {
+        stalled: (life, forMs) => events.stalled(life.worker, forMs),
+        overran: (life) => this.#overran(life),
+        spent: (life, why) => this.#recycle(life, why),
+      },
+    );
   }
 
   /** Starts all workers; resolves when each has loaded its handler. Rejects with the first failure. */
   start(): Promise<void> {
-    const { timeout } = this.#options.task;
-    this.#tick = setInterval(() => this.#watch(), timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : 250);
-    this.#tick.unref();
+    this.#watchdog.start(() => this.#lives.values());
     return new Promise((resolve, reject) => {
       const missing = new Set(Array.from({ length: this.#options.workers }, (_, worker) => worker));
       this.#first = { missing, resolve, reject };
@@ -206,7 +207,7 @@ export class Supervisor {
 
   /** What is left, after `gone`, are threads that do not exit: they keep the process no more than they must. */
   destroy(): void {
-    clearInterval(this.#tick);
+    this.#watchdog.stop();
     for (const life of this.#lives.values()) {
       clearTimeout(life.timer);
       life.port.close();
@@ -454,47 +455,19 @@ export class Supervisor {
     }
   }
 
-  /**
-   * Looks for event loops that do not turn: with a `timeout`, one that stands for longer than that is held by a callback that
-   * is over its time. While a loop turns, its worker fails late callbacks by itself.
-   */
-  #watch(): void {
+  #overran(life: WorkerLife): void {
     const { timeout } = this.#options.task;
-    const time = now();
-    for (const life of this.#lives.values()) {
-      if (life.returned || (life.state !== 'running' && life.state !== 'draining')) continue;
-      this.#recycle(life);
-      const beats = Atomics.load(life.words, block.BEATS);
-      if (beats !== life.beats) {
-        life.beats = beats;
-        life.beatAt = time;
-        continue;
-      }
-      const standsFor = Math.round((time - life.beatAt) / 1000);
-      if (standsFor > STALLED_AFTER && life.stallTold !== life.beatAt) {
-        life.stallTold = life.beatAt;
-        this.#events.stalled(life.worker, standsFor);
-      }
-      if (timeout === 0 || standsFor < timeout + LOOP_GRACE) continue;
-      life.error = new TimeoutError(
-        `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
-        { details: { timeout, worker: life.worker } },
-      );
-      this.#terminate(life, 'a callback ran past its timeout and held the event loop', true);
-    }
+    life.error = new TimeoutError(
+      `a callback ran past its timeout of ${timeout} ms and held the event loop of worker ${life.worker}`,
+      { details: { timeout, worker: life.worker } },
+    );
+    this.#terminate(life, 'a callback ran past its timeout and held the event loop', true);
   }
 
   /** Replaces a worker that has done enough or has grown too large, unless another one is just being replaced. */
-  #recycle(life: WorkerLife): void {
-    const { maxMessagesPerWorker = Number.POSITIVE_INFINITY, maxWorkerMemory = Number.POSITIVE_INFINITY } =
-      this.#options;
+  #recycle(life: WorkerLife, why: string): void {
     if (life.state !== 'running' || this.#recycling !== undefined || this.#stopping) return;
-    const messages = life.words[block.PROCESSED]! >>> 0;
-    const bytes = (life.words[block.HEAP]! >>> 0) * 1024;
-    if (messages < maxMessagesPerWorker && bytes < maxWorkerMemory) return;
     this.#recycling = life.worker;
-    const why =
-      messages >= maxMessagesPerWorker ? `it has handled ${messages} messages` : `its memory is ${bytes} bytes`;
     this.#retire(life, why);
   }
 }
