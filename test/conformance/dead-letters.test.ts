@@ -215,3 +215,34 @@ onBothBrokers('a message that is rejected after its queue was deleted is buried 
   await (await scene.raw()).consume(graves, inbox.take);
   assert.equal(textOf(await inbox.next()), 'marker');
 });
+
+onBothBrokers('what waits behind one of a higher priority does not expire', async (scene) => {
+  const graves = await scene.queue();
+  const queue = await scene.queue({ maxPriority: 5, deadLetterExchange: '', deadLetterRoutingKey: graves });
+  await scene.publish('', queue, 'high', { priority: 5 });
+  await scene.publish('', queue, 'low', { expiration: '30' });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.deepEqual([await scene.size(queue), await scene.size(graves)], [2, 0]);
+  await (await scene.raw()).get(queue, { noAck: true });
+  assert.equal(textOf(await (await scene.inbox(graves)).next()), 'low');
+});
+
+onBothBrokers('headers as large as they may be have room for the story of a death', async (scene) => {
+  const graves = await scene.queue();
+  const queue = await scene.queue({ deadLetterExchange: '', deadLetterRoutingKey: graves });
+  const text = 'y'.repeat(64 * 1024 - 64);
+  await scene.publish('', queue, 'x', { headers: { text }, expiration: '1' });
+  const letter = await (await scene.inbox(graves)).next();
+  assert.equal(letter.properties.headers!.text, text);
+  assert.deepEqual(counts(letter), [[queue, 'expired', 1]]);
+});
+
+onBothBrokers('a story of deaths that is none is no first death either', async (scene) => {
+  const graves = await scene.queue();
+  const queue = await scene.queue({ deadLetterExchange: '', deadLetterRoutingKey: graves });
+  await scene.publish('', queue, 'x', { headers: { 'x-death': 'forged' } });
+  await rejectOne(scene, queue);
+  const letter = await (await scene.inbox(graves)).next();
+  assert.deepEqual(counts(letter), [[queue, 'rejected', 1]]);
+  assert.equal(letter.properties.headers!['x-first-death-queue'], undefined);
+});

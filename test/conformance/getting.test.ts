@@ -106,3 +106,27 @@ onBothBrokers('a queue that is empty and unused is deleted', async (scene) => {
   });
   await scene.gone(queue);
 });
+
+onBothBrokers('what stands behind a message that is got expires in its time', async (scene) => {
+  const graves = await scene.queue();
+  const queue = await scene.queue({ deadLetterExchange: '', deadLetterRoutingKey: graves });
+  await scene.send(queue, 'stays');
+  await scene.publish('', queue, 'goes', { expiration: '100' });
+  assert.ok(await (await scene.raw()).get(queue, { noAck: true }));
+  assert.equal(textOf(await (await scene.inbox(graves)).next()), 'goes');
+});
+
+onBothBrokers('a prefetch of the whole channel does not count what was got', async (scene) => {
+  const queue = await scene.queue();
+  await scene.send(queue, 'got', '1', '2');
+  const raw = await scene.open();
+  await raw.prefetch(1, true);
+  const got = await raw.get(queue);
+  const inbox = await scene.inbox(queue, {}, raw);
+  assert.equal(textOf(await inbox.next()), '1');
+  // Nor does settling it make room for another.
+  raw.ack(got as never);
+  assert.equal(await scene.size(queue), 1);
+  raw.ack(inbox.messages[0]!);
+  assert.equal(textOf(await inbox.next()), '2');
+});

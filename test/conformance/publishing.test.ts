@@ -249,3 +249,12 @@ onBothBrokers('a producer that published to no exchange opens another channel fo
   await producer.publish('y', { routingKey: queue });
   assert.deepEqual(await scene.texts(queue), ['y']);
 });
+
+onBothBrokers('headers of more than 64 KiB cannot be sent', async (scene) => {
+  const queue = await scene.queue();
+  const raw = await scene.open();
+  assert.throws(
+    () => raw.publish('', queue, Buffer.from('x'), { headers: { text: 'y'.repeat(64 * 1024) } }),
+    RangeError,
+  );
+});

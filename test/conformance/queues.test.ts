@@ -211,3 +211,9 @@ onBothBrokers('a passive declaration of what is not there is refused with NotFou
     return true;
   });
 });
+
+onBothBrokers('a queue of no type is a classic one when it is declared again', async (scene) => {
+  const queue = await scene.queue();
+  const raw = await scene.open();
+  await raw.assertQueue(queue, { arguments: { 'x-queue-type': 'classic' } });
+});

@@ -54,6 +54,9 @@ const LAST_TEXTS = [
   ['appId', 0x0008],
 ] as const;
 
+/** amqplib's limit for a table, bytes. */
+const MOST_HEADERS = 64 * 1024;
+
 /** Flags and property list. Null counts as absent, as in amqplib. Throws `TypeError` with amqplib's words. */
 export function writeProperties(out: Buffer, properties: WritableProperties, at: number): number {
   let flags = 0;
@@ -70,8 +73,14 @@ export function writeProperties(out: Buffer, properties: WritableProperties, at:
   if (headers != null) {
     if (typeof headers !== 'object') throw new TypeError("Field 'headers' is the wrong type; must be an object");
     flags |= 0x2000;
-    if (Buffer.isBuffer(headers)) end += headers.copy(out, end);
-    else end = writeTable(out, headers, end);
+    const table = end;
+    if (Buffer.isBuffer(headers)) {
+      if (headers.length > out.length - end) throw new RangeError('a field table exceeds the encoding buffer');
+      end += headers.copy(out, end);
+    } else {
+      end = writeTable(out, headers, end);
+      if (end - table > MOST_HEADERS) throw new RangeError('a field table exceeds the encoding buffer');
+    }
   }
   if (deliveryMode != null) {
     flags |= 0x1000;
@@ -117,8 +126,15 @@ export interface DeliveryRest {
   readonly bodyAt: number;
 }
 
-/** A content header is at most so large: amqplib's own limit is 64 KiB for its table. */
-const SCRATCH = Buffer.allocUnsafeSlow(128 * 1024);
+/** Room for everything but the table: eleven short strings, heads, numbers. */
+const BESIDE_HEADERS = 4096;
+const SCRATCH = Buffer.allocUnsafeSlow(MOST_HEADERS + BESIDE_HEADERS);
+
+/** A table that is encoded already may be larger: a message that died has more to say than its publisher had. */
+function scratchFor(headers: WritableProperties['headers']): Buffer {
+  if (!Buffer.isBuffer(headers) || headers.length <= MOST_HEADERS) return SCRATCH;
+  return Buffer.allocUnsafe(headers.length + BESIDE_HEADERS);
+}
 
 /** Exchange, routing key, header and body in memory of its own, which begins at a multiple of eight. */
 export function writeRest(
@@ -127,24 +143,25 @@ export function writeRest(
   properties: WritableProperties,
   body: Uint8Array,
 ): DeliveryRest {
-  let at = writeShortString(SCRATCH, exchange, 0, 'exchange');
-  at = writeShortString(SCRATCH, routingKey, at, 'routingKey');
-  SCRATCH[at++] = FRAME_END;
+  const out = scratchFor(properties.headers);
+  let at = writeShortString(out, exchange, 0, 'exchange');
+  at = writeShortString(out, routingKey, at, 'routingKey');
+  out[at++] = FRAME_END;
   const header = at;
   const propertiesAt = header + FRAME_HEAD + 12;
-  const propertiesEnd = writeProperties(SCRATCH, properties, propertiesAt);
-  writeHead(SCRATCH, FRAME_HEADER, propertiesEnd - header - FRAME_HEAD, header);
-  SCRATCH.writeUInt32BE(CLASS_BASIC << 16, header + FRAME_HEAD);
-  SCRATCH.writeUInt32BE(Math.floor(body.length / 2 ** 32), header + FRAME_HEAD + 4);
-  SCRATCH.writeUInt32BE(body.length >>> 0, header + FRAME_HEAD + 8);
-  SCRATCH[propertiesEnd] = FRAME_END;
+  const propertiesEnd = writeProperties(out, properties, propertiesAt);
+  writeHead(out, FRAME_HEADER, propertiesEnd - header - FRAME_HEAD, header);
+  out.writeUInt32BE(CLASS_BASIC << 16, header + FRAME_HEAD);
+  out.writeUInt32BE(Math.floor(body.length / 2 ** 32), header + FRAME_HEAD + 4);
+  out.writeUInt32BE(body.length >>> 0, header + FRAME_HEAD + 8);
+  out[propertiesEnd] = FRAME_END;
   at = propertiesEnd + 1;
   if (body.length > 0) {
-    writeHead(SCRATCH, FRAME_BODY, body.length, at);
+    writeHead(out, FRAME_BODY, body.length, at);
     at += FRAME_HEAD;
   }
   const bytes = Buffer.allocUnsafe(at + (body.length > 0 ? body.length + 1 : 0));
-  SCRATCH.copy(bytes, 0, 0, at);
+  out.copy(bytes, 0, 0, at);
   if (body.length > 0) {
     bytes.set(body, at);
     bytes[at + body.length] = FRAME_END;

@@ -69,6 +69,8 @@ export class BrokerChannel {
   readonly #consumers = new Map<string, ChannelConsumer>();
   /** By tag, in the order of tags. */
   readonly #unsettled = new Map<number, Unsettled>();
+  /** Those of them that consumers have: what a prefetch of the whole channel counts, as RabbitMQ does. */
+  #delivered = 0;
   #lastTag = 0;
   #lastPublish = 0;
   #confirms = false;
@@ -114,6 +116,7 @@ export class BrokerChannel {
     this.cancelAll();
     this.#requeue([...this.#unsettled.values()]);
     this.#unsettled.clear();
+    this.#delivered = 0;
   }
 
   cancelAll(): void {
@@ -216,12 +219,13 @@ export class BrokerChannel {
   offer(consumer: ChannelConsumer, entry: Entry): boolean {
     if (!consumer.noAck) {
       if (consumer.prefetch > 0 && consumer.unsettled >= consumer.prefetch) return false;
-      if (this.#channelPrefetch > 0 && this.#unsettled.size >= this.#channelPrefetch) return false;
+      if (this.#channelPrefetch > 0 && this.#delivered >= this.#channelPrefetch) return false;
     }
     if (!this.#client.hasRoom(consumer.tag, entry.message)) return false;
     const tag = ++this.#lastTag;
     if (!consumer.noAck) {
       consumer.unsettled++;
+      this.#delivered++;
       this.#unsettled.set(tag, { tag, entry, consumer });
     }
     this.#client.deliver(consumer.tag, tag, entry);
@@ -284,7 +288,10 @@ export class BrokerChannel {
     const found = this.#unsettled.get(tag);
     if (found === undefined) throw preconditionFailed(`unknown delivery tag ${tag}`);
     this.#unsettled.delete(tag);
-    if (found.consumer !== undefined) found.consumer.unsettled--;
+    if (found.consumer !== undefined) {
+      found.consumer.unsettled--;
+      this.#delivered--;
+    }
     return found;
   }
 

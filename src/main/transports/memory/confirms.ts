@@ -15,6 +15,8 @@ interface Waiter {
 export class Confirms {
   /** Callbacks of what is not confirmed, the oldest first; undefined where there is none. */
   #callbacks: (OnConfirm | undefined)[] = [];
+  /** Where the oldest is: taking them out one by one would move all the others. */
+  #head = 0;
   #waiters: Waiter[] = [];
   #confirmed = 0;
   #areLost = false;
@@ -27,7 +29,7 @@ export class Confirms {
   settle(upTo: number, error: Error | null): void {
     while (this.#confirmed < upTo) {
       this.#confirmed++;
-      this.#callbacks.shift()?.(error, {});
+      this.#takeOldest()?.(error, {});
       for (const waiter of this.#waiters) {
         waiter.left--;
         if (error !== null) waiter.reject(error);
@@ -37,11 +39,22 @@ export class Confirms {
     }
   }
 
+  #takeOldest(): OnConfirm | undefined {
+    const oldest = this.#callbacks[this.#head];
+    this.#callbacks[this.#head++] = undefined;
+    if (this.#head * 2 > this.#callbacks.length) {
+      this.#callbacks = this.#callbacks.slice(this.#head);
+      this.#head = 0;
+    }
+    return oldest;
+  }
+
   /** The channel is closed: what is not confirmed will never be. */
   lose(): void {
     const error = new Error('channel closed');
-    const lost = this.#callbacks;
+    const lost = this.#callbacks.slice(this.#head);
     this.#callbacks = [];
+    this.#head = 0;
     this.#areLost = lost.length > 0;
     for (const callback of lost) callback?.(error, {});
     for (const waiter of this.#waiters) waiter.reject(error);
@@ -51,7 +64,7 @@ export class Confirms {
   /** Resolves when all that is published now is confirmed; rejects at the first nack, and if the channel closes before. */
   all(): Promise<void> {
     if (this.#areLost) return Promise.reject(new Error('channel closed'));
-    const left = this.#callbacks.length;
+    const left = this.#callbacks.length - this.#head;
     if (left === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.push({ left, resolve, reject });

@@ -47,7 +47,8 @@ export function buried(message: StoredMessage, death: Death): StoredMessage {
           ...(message.expiration !== undefined && { 'original-expiration': message.expiration }),
         }
       : { ...known, count: Number(known.count) + 1 };
-  if (before.length === 0) {
+  // One that somebody wrote there, whatever it is, counts as a first death that is not ours to tell.
+  if (!headers.has('x-death')) {
     headers.set('x-first-death-exchange', textField(message.exchange));
     headers.set('x-first-death-queue', textField(queue));
     headers.set('x-first-death-reason', textField(reason));

@@ -1,5 +1,6 @@
 /** The arguments of a queue: what they mean, what RabbitMQ refuses, and whether a second declaration says the same. */
 import { readField } from '../../../codec/amqp/amqplib-values.js';
+import { fieldBytes } from '../../../codec/amqp/field-bytes.js';
 import { INTEGERS, typeName } from './headers-match.js';
 import { preconditionFailed, type Refusal } from './refusal.js';
 
@@ -104,6 +105,9 @@ export function mustBeEqual(key: string, of: string, current: unknown, received:
   );
 }
 
+/** What an argument that is absent says. */
+const IMPLIED: Fields = new Map([['x-queue-type', fieldBytes('classic')]]);
+
 /** The same for arguments: integers of any type are equal if their values are. */
 export function argumentsMustBeEqual(
   current: Fields,
@@ -112,7 +116,7 @@ export function argumentsMustBeEqual(
   keys: readonly string[] = COMPARED,
 ): void {
   for (const key of keys) {
-    const [old, fresh] = [current.get(key), received.get(key)];
+    const [old, fresh] = [current.get(key) ?? IMPLIED.get(key), received.get(key) ?? IMPLIED.get(key)];
     if (old === undefined && fresh === undefined) continue;
     if (old !== undefined && fresh !== undefined) {
       mustBeEqual(key, of, readField(old), readField(fresh));

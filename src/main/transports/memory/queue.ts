@@ -108,13 +108,16 @@ export class BrokerQueue {
   run(): void {
     if (this.#running || this.#deleted) return;
     this.#running = true;
-    for (;;) {
-      if (this.#mortal > 0) this.#dropExpired();
-      const { first } = this.#ready;
-      if (first === undefined || !this.consumers.offer(first)) break;
-      this.#remove(first);
+    try {
+      for (;;) {
+        if (this.#mortal > 0) this.#dropExpired();
+        const { first } = this.#ready;
+        if (first === undefined || !this.consumers.offer(first)) break;
+        this.#remove(first);
+      }
+    } finally {
+      this.#running = false;
     }
-    this.#running = false;
     if (this.#mortal > 0) this.#arm();
   }
 
@@ -124,6 +127,8 @@ export class BrokerQueue {
     if (this.#mortal > 0) this.#dropExpired();
     const { first } = this.#ready;
     if (first !== undefined) this.#remove(first);
+    // What stood behind it may expire from now on.
+    if (this.#mortal > 0) this.#expireAndArm();
     return first;
   }
 
@@ -221,15 +226,12 @@ export class BrokerQueue {
     }
   }
 
-  /** Only at the heads: what stands behind a message that may stay longer waits for it, as in RabbitMQ. */
+  /** Only at the head: what stands behind a message that may stay longer waits for it, as in RabbitMQ, whatever its priority. */
   #dropExpired(): void {
     const now = this.#host.clock.now();
-    for (const head of this.#ready.firsts()) {
-      for (let first: Entry | undefined = head; first !== undefined && first.expiresAt <= now; ) {
-        this.#remove(first);
-        this.#host.deadLetter(this, first.message, 'expired');
-        first = this.#ready.firstOf(head.level);
-      }
+    for (let { first } = this.#ready; first !== undefined && first.expiresAt <= now; { first } = this.#ready) {
+      this.#remove(first);
+      this.#host.deadLetter(this, first.message, 'expired');
     }
   }
 
@@ -238,10 +240,9 @@ export class BrokerQueue {
     this.#arm();
   }
 
-  /** Rings when the next head expires. */
+  /** Rings when the head expires. */
   #arm(): void {
-    let next = Number.POSITIVE_INFINITY;
-    for (const { expiresAt } of this.#ready.firsts()) next = Math.min(next, expiresAt);
+    const next = this.#ready.first?.expiresAt ?? Number.POSITIVE_INFINITY;
     if (next === this.#alarmAt) return;
     this.#disarm();
     if (next === Number.POSITIVE_INFINITY) return;

@@ -100,16 +100,6 @@ export class ReadyList<T extends Ordered> {
     return undefined;
   }
 
-  /** The first of one priority. */
-  firstOf(level: number): T | undefined {
-    return this.#levels[level]!.first;
-  }
-
-  /** The first of each priority, highest first. */
-  firsts(): T[] {
-    return this.#levels.flatMap(({ first }) => (first === undefined ? [] : [first])).reverse();
-  }
-
   push(item: T): void {
     this.#levels[item.level]!.push(item);
     this.#size++;
