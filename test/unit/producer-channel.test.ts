@@ -28,7 +28,11 @@ class StandIn extends EventEmitter {
 
 async function open(): Promise<{ raw: StandIn; channel: Channel; amqp: { open: boolean; reason?: Error } }> {
   const raw = new StandIn();
-  const amqp = { open: true, model: { createConfirmChannel: () => Promise.resolve(raw) } };
+  const amqp = {
+    open: true,
+    model: { createConfirmChannel: () => Promise.resolve(raw) },
+    publisherOf: () => raw.publish.bind(raw),
+  };
   return { raw, amqp, channel: await Channel.open(amqp as unknown as BrokerConnection) };
 }
 

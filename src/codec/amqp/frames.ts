@@ -26,6 +26,7 @@ export const CONNECTION_OPEN_OK = (10 << 16) | 41;
 export const CHANNEL_OPEN_OK = (20 << 16) | 11;
 export const CHANNEL_CLOSE = (20 << 16) | 40;
 export const CHANNEL_CLOSE_OK = (20 << 16) | 41;
+export const BASIC_PUBLISH = (60 << 16) | 40;
 export const BASIC_DELIVER = (60 << 16) | 60;
 export const BASIC_ACK = (60 << 16) | 80;
 export const BASIC_REJECT = (60 << 16) | 90;

@@ -9,6 +9,7 @@
  */
 import {
   BASIC_DELIVER,
+  BASIC_PUBLISH,
   CLASS_BASIC,
   FRAME_BODY,
   FRAME_END,
@@ -111,9 +112,9 @@ export function writeProperties(out: Buffer, properties: WritableProperties, at:
 /** Every delivery made here is of this channel: frames of others do not lie between. */
 const CHANNEL = 1;
 
-function writeHead(out: Buffer, type: number, size: number, at: number): void {
+function writeHead(out: Buffer, type: number, size: number, at: number, channel = CHANNEL): void {
   out[at] = type;
-  out.writeUInt16BE(CHANNEL, at + 1);
+  out.writeUInt16BE(channel, at + 1);
   out.writeUInt32BE(size, at + 3);
 }
 
@@ -136,6 +137,46 @@ function scratchFor(headers: WritableProperties['headers']): Buffer {
   return Buffer.allocUnsafe(headers.length + BESIDE_HEADERS);
 }
 
+function writeHeaderFrame(
+  out: Buffer,
+  properties: WritableProperties,
+  bodySize: number,
+  at: number,
+  channel: number,
+): number {
+  const end = writeProperties(out, properties, at + FRAME_HEAD + 12);
+  writeHead(out, FRAME_HEADER, end - at - FRAME_HEAD, at, channel);
+  out.writeUInt32BE(CLASS_BASIC << 16, at + FRAME_HEAD);
+  out.writeUInt32BE(Math.floor(bodySize / 2 ** 32), at + FRAME_HEAD + 4);
+  out.writeUInt32BE(bodySize >>> 0, at + FRAME_HEAD + 8);
+  out[end] = FRAME_END;
+  return end + 1;
+}
+
+/**
+ * The frames of a publish up to its body: basic.publish and the content header, in memory of their own. Throws `TypeError` and
+ * `RangeError` for what AMQP cannot carry.
+ */
+export function writePublishHead(
+  channel: number,
+  exchange: string,
+  routingKey: string,
+  properties: WritableProperties & { readonly mandatory?: boolean | undefined },
+  bodySize: number,
+): Buffer {
+  const out = SCRATCH;
+  out.writeInt32BE(BASIC_PUBLISH, FRAME_HEAD);
+  // A number of the past, which nobody reads.
+  out.writeUInt16BE(0, FRAME_HEAD + 4);
+  let at = writeShortString(out, exchange, FRAME_HEAD + 6, 'exchange');
+  at = writeShortString(out, routingKey, at, 'routingKey');
+  out[at++] = properties.mandatory === true ? 1 : 0;
+  out[at] = FRAME_END;
+  writeHead(out, FRAME_METHOD, at - FRAME_HEAD, 0, channel);
+  const end = writeHeaderFrame(out, properties, bodySize, at + 1, channel);
+  return Buffer.from(out.subarray(0, end));
+}
+
 /** Exchange, routing key, header and body in memory of its own, which begins at a multiple of eight. */
 export function writeRest(
   exchange: unknown,
@@ -147,15 +188,9 @@ export function writeRest(
   let at = writeShortString(out, exchange, 0, 'exchange');
   at = writeShortString(out, routingKey, at, 'routingKey');
   out[at++] = FRAME_END;
-  const header = at;
-  const propertiesAt = header + FRAME_HEAD + 12;
-  const propertiesEnd = writeProperties(out, properties, propertiesAt);
-  writeHead(out, FRAME_HEADER, propertiesEnd - header - FRAME_HEAD, header);
-  out.writeUInt32BE(CLASS_BASIC << 16, header + FRAME_HEAD);
-  out.writeUInt32BE(Math.floor(body.length / 2 ** 32), header + FRAME_HEAD + 4);
-  out.writeUInt32BE(body.length >>> 0, header + FRAME_HEAD + 8);
-  out[propertiesEnd] = FRAME_END;
-  at = propertiesEnd + 1;
+  const propertiesAt = at + FRAME_HEAD + 12;
+  at = writeHeaderFrame(out, properties, body.length, at, CHANNEL);
+  const propertiesEnd = at - 1;
   if (body.length > 0) {
     writeHead(out, FRAME_BODY, body.length, at);
     at += FRAME_HEAD;

@@ -6,7 +6,7 @@ import type * as amqplib from 'amqplib';
 import { ClosedError, EncodeError, type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
-import type { BrokerConnection } from '../transports/transport.js';
+import type { BrokerConnection, Publish } from '../transports/transport.js';
 import { fromTable } from './table.js';
 
 /** Milliseconds for each question to the broker. */
@@ -34,7 +34,8 @@ export class Channel {
   readonly ended: Promise<KombuError | undefined>;
   /** @internal */
   readonly declared: Declared;
-  #connection: BrokerConnection;
+  readonly #connection: BrokerConnection;
+  readonly #publish: Publish;
   #open = true;
   #closing = false;
   #reason: KombuError | undefined;
@@ -48,6 +49,7 @@ export class Channel {
     this.raw = raw;
     this.declared = declared;
     this.#connection = connection;
+    this.#publish = connection.publisherOf(raw);
     raw.on('error', (error) => {
       this.#reason ??= errorFromAmqp(error, 'the broker closed the channel');
     });
@@ -156,7 +158,7 @@ export class Channel {
       };
       let room: boolean;
       try {
-        room = this.raw.publish(exchange, routingKey, body, options, settle);
+        room = this.#publish(exchange, routingKey, body, options, settle);
       } catch (error) {
         if (back !== undefined) this.#forgetReturn(options.messageId!, back);
         // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.

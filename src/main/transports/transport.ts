@@ -20,6 +20,20 @@ export interface OpenOptions {
   readonly clientName?: string;
 }
 
+export type OnSettled = (error: unknown) => void;
+
+/**
+ * Publishes in confirm mode. Returns false while more is buffered than the stream likes: the channel emits 'drain' when there is
+ * room again. Throws what cannot be encoded.
+ */
+export type Publish = (
+  exchange: string,
+  routingKey: string,
+  body: Buffer,
+  properties: amqplib.Options.Publish,
+  onSettled: OnSettled,
+) => boolean;
+
 /** An open connection. `ended` and `reason` tell of its end; nothing is thrown at anybody. */
 export interface BrokerConnection {
   readonly model: amqplib.ChannelModel;
@@ -30,6 +44,8 @@ export interface BrokerConnection {
   readonly ended: Promise<KombuError | undefined>;
   /** Why it was lost; undefined while it is open, and after our own `close()`. */
   readonly reason: KombuError | undefined;
+  /** How publishes are written on a channel of this connection; asked once a channel. */
+  publisherOf(channel: amqplib.ConfirmChannel): Publish;
   /** Says goodbye and waits for the answer, at most so long. Never rejects. */
   close(milliseconds?: number): Promise<void>;
   /** Cuts it without a goodbye. */

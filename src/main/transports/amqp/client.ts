@@ -9,10 +9,11 @@ import { AccessRefused, type KombuError, OptionError, TimeoutError } from '../..
 import { withDeadline } from '../../deadline.js';
 import { amqpTransportOptions, type ConnectionParameters, type SslOptions } from '../../url.js';
 import { openFirst } from '../failover.js';
-import type { BrokerConnection, OpenOptions } from '../transport.js';
+import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
 import { errorFromAmqp, replyCodeOf } from './errors.js';
 import { LongIntegers } from './long-integers.js';
 import { OpenGate, type PassOn } from './open-gate.js';
+import { publishWriter } from './publish-writer.js';
 
 /** Milliseconds that a socket whose connection has ended may take to close by itself. */
 const LINGER = 2000;
@@ -101,6 +102,10 @@ export class AmqpConnection implements BrokerConnection {
     this.destroy();
     this.#over();
     await this.ended;
+  }
+
+  publisherOf(channel: amqplib.ConfirmChannel): Publish {
+    return publishWriter(channel);
   }
 
   /** Cuts the socket without a goodbye. */

@@ -1,8 +1,9 @@
 /** An open connection to a broker of this process. The listeners that amqplib would miss are put on here. */
+import type * as amqplib from 'amqplib';
 import type { KombuError } from '../../../errors.js';
 import type { ConnectionParameters } from '../../url.js';
 import { errorFromAmqp } from '../amqp/errors.js';
-import type { BrokerConnection } from '../transport.js';
+import type { BrokerConnection, Publish } from '../transport.js';
 import { memoryBroker } from './broker.js';
 import { MemoryModel } from './model.js';
 
@@ -48,6 +49,11 @@ export class MemoryConnection implements BrokerConnection {
     // Rejects if it is being closed already; `ended` knows.
     this.model.close().catch(() => undefined);
     await this.ended;
+  }
+
+  publisherOf(channel: amqplib.ConfirmChannel): Publish {
+    return (exchange, routingKey, body, properties, onSettled) =>
+      channel.publish(exchange, routingKey, body, properties, onSettled);
   }
 
   destroy(): void {
