@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { CONSUMER_OPTIONS } from '../dist/main/consumer.js';
 import { EXCHANGE_OPTIONS } from '../dist/main/entities/exchange.js';
 import { QUEUE_OPTIONS } from '../dist/main/entities/queue.js';
-import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/main/producer.js';
+import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/pool/publication.js';
 import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
 import { CONNECTION_OPTIONS } from '../dist/main/url.js';
 

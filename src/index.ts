@@ -9,7 +9,7 @@ export { Binding, binding } from './main/entities/binding.js';
 export { type CallOptions, Channel } from './main/entities/channel.js';
 export { Exchange, type ExchangeOptions } from './main/entities/exchange.js';
 export { Queue, type QueueOptions } from './main/entities/queue.js';
-export { Producer, type ProducerOptions, type PublishOptions, type RetryPolicy } from './main/producer.js';
+export { Producer } from './main/producer.js';
 export type { DeadLetter, DeadLetterReason, DeadLetterTarget } from './main/runtime/dead-letters.js';
 export type { FailedMessage, FailureOutcome, ShardedConsumerEvents, WorkerEvent } from './main/runtime/events.js';
 export type { ConsumerLogger, ShardedConsumerOptions } from './main/runtime/options.js';
@@ -17,4 +17,5 @@ export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats }
 export { ShardedConsumer } from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl, type SslOptions } from './main/url.js';
 export { type DeliveryInfo, Message, type MessageProperties } from './message.js';
+export type { ProducerOptions, PublishOptions, RetryPolicy } from './pool/publication.js';
 export type { Context, Logger, WorkerContext } from './worker/context.js';

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
+import { toTable } from '../codec/amqp/plain-table.js';
 import { DEFAULT_MAX_DECODED_BYTES } from '../codec/compression.js';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
@@ -15,7 +16,6 @@ import { type CallOptions, Channel } from './entities/channel.js';
 import { declareQueue } from './entities/declare.js';
 import { acceptSet, DEFAULT_ACCEPT, messageFrom, settleOn } from './entities/delivery.js';
 import { Queue } from './entities/queue.js';
-import { toTable } from './entities/table.js';
 import { functionKind, isTarget, type Target } from './entities/target.js';
 
 /** May return a promise, which is waited for before the next callback of the same message; other messages do not wait. */

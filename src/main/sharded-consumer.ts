@@ -27,12 +27,14 @@ import {
 } from './runtime/options.js';
 import { keyReader } from './runtime/order-key.js';
 import { Outlets } from './runtime/outlets.js';
+import { Publishing } from './runtime/publishing.js';
 import { Retries } from './runtime/retries.js';
 import { addHistogram, latencyOf, type ShardedConsumerStats, workerStats } from './runtime/stats.js';
 import { Supervisor } from './runtime/supervisor.js';
 import { Taking } from './runtime/taking.js';
 import { transportOf } from './transports/registry.js';
 import type { Source } from './transports/transport.js';
+import type { ConnectionParameters } from './url.js';
 
 type State = ShardedConsumerStats['state'];
 
@@ -51,6 +53,16 @@ function surface(error: unknown): void {
   });
 }
 
+/** Undefined if something in it, such as a function, cannot go to another thread. */
+function cloneable(parameters: ConnectionParameters): Readonly<Record<string, unknown>> | undefined {
+  try {
+    return structuredClone({ ...parameters });
+  } catch {
+    // Told where it is missed: most handlers open no connections of their own.
+    return undefined;
+  }
+}
+
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
@@ -65,6 +77,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
   readonly #source: Source;
   readonly #supervisor: Supervisor;
   readonly #outlets: Outlets;
+  readonly #publishing: Publishing;
   readonly #retries: Retries;
   readonly #failures: Failures;
   readonly #taking: Taking;
@@ -177,6 +190,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           onDecodeError: read.onDecodeError,
           timeout: read.timeout,
           maxDecodedBytes: read.maxDecodedBytes,
+          connection: cloneable(parameters),
         },
       },
       this.#memory,
@@ -188,11 +202,13 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           this.#past.failed += words[block.FAILED]! >>> 0;
           addHistogram(this.#past.histogram, words);
         },
+        publishing: (answer) => this.#publishing.client(answer),
         culprit: (worker, index, error, dead) => this.#failures.culprit(worker, index, error, dead),
         stalled: (worker, forMs) => this.emit('stalled', { worker, forMs }),
         fatal: (error) => this.#fatal(error),
       },
     );
+    this.#publishing = new Publishing(connection.clone());
     this.#outlets = new Outlets(parameters, (error) => this.#error(error));
     const held = this.#ordered && read.retry?.order !== 'skip';
     this.#retries = new Retries({
@@ -448,6 +464,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
         supervisor: this.#supervisor,
         outlets: this.#outlets,
         retries: this.#retries,
+        publishing: this.#publishing,
         ordered: this.#ordered,
         drainTimeout: this.#options.drainTimeout,
         terminateGrace: this.#options.terminateGrace,

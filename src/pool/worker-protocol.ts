@@ -1,9 +1,10 @@
 /**
  * What main and a worker thread say to each other besides shared memory: the task a worker is started with, and the rare
- * messages on its port. Nothing here travels once a message.
+ * messages on its port. Nothing here travels once a message but what handlers publish.
  */
 import type { MessagePort } from 'node:worker_threads';
 import type { MemoryHandles } from './memory.js';
+import type { PublishAbandoned, PublishAnswers, PublishBatch } from './publish-protocol.js';
 
 export type DecodeErrorAction = 'deadLetter' | 'reject' | 'requeue' | 'ack';
 
@@ -37,6 +38,8 @@ export interface WorkerTask {
   /** Milliseconds a callback may take, 0: no limit. */
   readonly timeout: number;
   readonly maxDecodedBytes: number;
+  /** For connections of its own; undefined where something in it cannot cross threads. */
+  readonly connection: Readonly<Record<string, unknown>> | undefined;
   /** Consumer tag to queue name. */
   readonly queues: Readonly<Record<string, string>>;
   readonly port: MessagePort;
@@ -54,6 +57,8 @@ export interface PortableError {
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 export type FromWorker =
+  | PublishBatch
+  | PublishAbandoned
   /** The handler is loaded and set up. */
   | { readonly type: 'ready' }
   /** Every callback has ended after "stop"; what follows is the module's teardown. */
@@ -78,6 +83,7 @@ export type FromWorker =
     };
 
 export type ToWorker =
+  | PublishAnswers
   /** Callbacks of other generations than this can no longer settle: their signals abort. */
   | { readonly type: 'generation'; readonly generation: number }
   /** The drain deadline passed: all signals abort. */

@@ -2,7 +2,11 @@
  * What a callback is given besides the message. The worker's part is made once a thread; `signal` and `attempt` belong
  * to one message. An AbortController costs more than most callbacks' whole bookkeeping, so it is made when first read.
  */
+import { OptionError } from '../errors.js';
+import { now } from '../pool/clock.js';
+import type { ProducerOptions } from '../pool/publication.js';
 import type { LogLevel } from '../pool/worker-protocol.js';
+import type { Producers, WorkerProducer } from './producer.js';
 
 export interface Logger {
   debug(fields: Record<string, unknown> | string, text?: string): void;
@@ -17,7 +21,24 @@ export interface WorkerContext {
   readonly worker: number;
   /** Lines go to the `logger` of the consumer's options, on the main thread. */
   readonly logger: Logger;
+  /**
+   * The parameters of the consumer's connection, for connections of this thread's own. They hold the password. Throws `OptionError`
+   * if a function among them (a failover strategy) cannot cross threads.
+   */
+  readonly connection: ConnectionDescriptor;
+  /**
+   * A producer that publishes through the main thread's connection: this thread may block for as long as it likes. The same one for
+   * the same options. Throws `OptionError`.
+   *
+   * Asked of a message's context, its publishes belong to the message: with `ack: 'auto'` it is settled when all of them are
+   * confirmed, and fails if one of them does, whether or not the callback waits for them. Waiting for confirms does not count
+   * towards `timeout`.
+   */
+  producer(options?: ProducerOptions): WorkerProducer;
 }
+
+/** What `new Connection(…)` takes. */
+export type ConnectionDescriptor = Readonly<Record<string, unknown>>;
 
 export interface Context extends WorkerContext {
   /** Aborts when the callback's time is over, when its delivery can no longer be settled, and at the end of `close()`. */
@@ -36,6 +57,33 @@ export function makeLogger(post: (level: LogLevel, text: string, fields?: Record
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }
 
+/** What all messages of a thread have in common. */
+export class ThreadContext implements WorkerContext {
+  readonly #producers: Producers;
+  readonly #connection: ConnectionDescriptor | undefined;
+
+  constructor(
+    readonly worker: number,
+    readonly logger: Logger,
+    producers: Producers,
+    connection: ConnectionDescriptor | undefined,
+  ) {
+    this.#producers = producers;
+    this.#connection = connection;
+  }
+
+  get connection(): ConnectionDescriptor {
+    if (this.#connection !== undefined) return this.#connection;
+    throw new OptionError(
+      'context.connection: the parameters of the consumer’s connection cannot go to another thread; is there a function among them?',
+    );
+  }
+
+  producer(options?: ProducerOptions): WorkerProducer {
+    return this.#producers.get(options);
+  }
+}
+
 interface RetriesSource {
   readRetries(): number;
 }
@@ -52,14 +100,22 @@ function retriesOf(delivery: RetriesSource): number {
 export class MessageContext implements Context {
   readonly worker: number;
   readonly logger: Logger;
+  readonly #base: WorkerContext;
   readonly #runs: number;
   readonly #delivery: RetriesSource;
   #attempt: number | undefined;
   #controller: AbortController | undefined;
   #aborted: unknown;
+  #publishing = 0;
+  #publishFailure: { readonly error: unknown } | undefined;
+  #onPublished: (() => void) | undefined;
+  /** Microseconds: spent in waiting for confirms, and since when it does. */
+  #waited = 0;
+  #waitsSince = 0;
 
   /** `runs`: of this delivery, here; those before it are in the message. */
   constructor(base: WorkerContext, runs: number, delivery: RetriesSource) {
+    this.#base = base;
     this.worker = base.worker;
     this.logger = base.logger;
     this.#runs = runs;
@@ -77,6 +133,50 @@ export class MessageContext implements Context {
       if (this.#aborted !== undefined) this.#controller.abort(this.#aborted);
     }
     return this.#controller.signal;
+  }
+
+  get connection(): ConnectionDescriptor {
+    return this.#base.connection;
+  }
+
+  producer(options?: ProducerOptions): WorkerProducer {
+    const producer = this.#base.producer(options);
+    return { publish: (body, publish) => this.#track(producer.publish(body, publish)) };
+  }
+
+  #track(published: Promise<void>): Promise<void> {
+    if (this.#publishing++ === 0) this.#waitsSince = now();
+    const ended = (): void => {
+      if (--this.#publishing > 0) return;
+      this.#waited += now() - this.#waitsSince;
+      this.#onPublished?.();
+    };
+    // Whoever made it may not wait for it: the message hears of its failure.
+    published.then(ended, (error: unknown) => {
+      this.#publishFailure ??= { error };
+      ended();
+    });
+    return published;
+  }
+
+  /** @internal False: there is nothing to wait for, and nothing failed. */
+  get mustBePublished(): boolean {
+    return this.#publishing > 0 || this.#publishFailure !== undefined;
+  }
+
+  /** @internal Resolves when everything published through this context is confirmed. Rejects with the first failure. */
+  async published(): Promise<void> {
+    while (this.#publishing > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onPublished = resolve;
+      });
+    }
+    if (this.#publishFailure !== undefined) throw this.#publishFailure.error;
+  }
+
+  /** @internal Microseconds that the broker, not the callback, took. */
+  get waited(): number {
+    return this.#waited + (this.#publishing > 0 ? now() - this.#waitsSince : 0);
   }
 
   /** @internal */

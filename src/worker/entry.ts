@@ -6,17 +6,20 @@ import { inspect } from 'node:util';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { prepareAcceptContent } from '../codec/serialization.js';
 import type { FromWorker, ToWorker, WorkerTask } from '../pool/worker-protocol.js';
-import { makeLogger, type WorkerContext } from './context.js';
+import { makeLogger, ThreadContext } from './context.js';
 import { loadHandler } from './handler.js';
 import { ConsumeLoop } from './loop.js';
+import { Producers } from './producer.js';
+import { Publisher } from './publisher.js';
 import { QueueNames } from './queue-names.js';
 
 export default async function work(task: WorkerTask): Promise<void> {
   const { port } = task;
   const post = (message: FromWorker): void => port.postMessage(message);
-  const base: WorkerContext = {
-    worker: task.worker,
-    logger: makeLogger((level, text, fields) => {
+  const publisher = new Publisher((message, transfer) => port.postMessage(message, transfer));
+  const base = new ThreadContext(
+    task.worker,
+    makeLogger((level, text, fields) => {
       try {
         post({ type: 'log', level, text, ...(fields === undefined ? {} : { fields }) });
       } catch {
@@ -24,7 +27,9 @@ export default async function work(task: WorkerTask): Promise<void> {
         post({ type: 'log', level, text, fields: { fields: inspect(fields) } });
       }
     }),
-  };
+    new Producers(publisher),
+    task.connection,
+  );
   let loop: ConsumeLoop | undefined;
   const names = new QueueNames(task.queues, () => {
     // A delivery can be here before the message that names its queue.
@@ -35,6 +40,7 @@ export default async function work(task: WorkerTask): Promise<void> {
   const receive = (message: ToWorker): void => {
     if (message.type === 'generation') loop?.endGenerations(message.generation);
     else if (message.type === 'abort') loop?.abortAll(message.reason);
+    else if (message.type === 'published') publisher.answered(message);
     else names.set(message.queues);
   };
   // A port that is listened to is referenced: it keeps the thread alive, which waitAsync does not.
@@ -47,6 +53,7 @@ export default async function work(task: WorkerTask): Promise<void> {
     await loop.run();
     post({ type: 'drained' });
     await handler.teardown?.(base);
+    await publisher.idle();
   } finally {
     port.close();
   }

@@ -270,6 +270,13 @@ export class ConsumeLoop {
   #succeed(run: Run): void {
     this.#returned(run);
     if (run.ended) return;
+    if (this.#task.ack === 'auto' && run.context.mustBePublished) {
+      run.context.published().then(
+        () => this.#succeed(run),
+        (error: unknown) => this.#fail(run, error),
+      );
+      return;
+    }
     this.#clock = now();
     if (!run.settled && this.#task.ack === 'auto') this.#settle(run, verdict.ACK, 'ack');
     this.#end(run);
@@ -394,7 +401,7 @@ export class ConsumeLoop {
         if (limit === 0) return;
         const latest = now() - limit * 1000;
         for (const run of this.#runs) {
-          if (run.ended || run.row < 0 || run.startedAt > latest) continue;
+          if (run.ended || run.row < 0 || run.startedAt + run.context.waited > latest) continue;
           const error = new TimeoutError(`the callback took longer than its timeout of ${limit} ms`, {
             details: { timeout: limit },
           });

@@ -7,7 +7,8 @@ import { Connection } from '#src/main/connection';
 import type { Channel } from '#src/main/entities/channel';
 import { Exchange } from '#src/main/entities/exchange';
 import { Queue } from '#src/main/entities/queue';
-import { Producer, type PublishOptions } from '#src/main/producer';
+import { Producer } from '#src/main/producer';
+import type { PublishOptions } from '#src/pool/publication';
 import { sharedBroker, uniqueName } from '../support/rabbitmq.js';
 
 const url = sharedBroker()?.url;

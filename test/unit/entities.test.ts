@@ -1,13 +1,13 @@
 /** Exchanges, queues and bindings as values, and the tables they send: no broker is asked. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { fromTable, toTable } from '#src/codec/amqp/plain-table';
 import { EncodeError, NotBoundError, OptionError } from '#src/errors';
 import { Connection } from '#src/main/connection';
 import { Binding, binding } from '#src/main/entities/binding';
 import { queueArgumentsOf } from '#src/main/entities/declare';
 import { Exchange } from '#src/main/entities/exchange';
 import { Queue } from '#src/main/entities/queue';
-import { fromTable, toTable } from '#src/main/entities/table';
 
 describe('Exchange', () => {
   it("has kombu's defaults and cannot be changed", () => {

@@ -1,6 +1,7 @@
 /** One way from an exchange to a queue, for queues that have several. */
 import { OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
+import { ENTITY } from '../../pool/entity.js';
 import { Exchange } from './exchange.js';
 import { frozenTable } from './target.js';
 
@@ -35,6 +36,11 @@ export class Binding {
     this.arguments = frozenTable(given.arguments);
     this.unbindArguments = frozenTable(given.unbindArguments);
     Object.freeze(this);
+  }
+
+  /** @internal */
+  get [ENTITY](): 'binding' {
+    return 'binding';
   }
 }
 

@@ -3,11 +3,11 @@
  * broker's answer. A channel lives once: the broker closes it at the first mistake, and then a new one is needed.
  */
 import type * as amqplib from 'amqplib';
+import { fromTable } from '../../codec/amqp/plain-table.js';
 import { ClosedError, EncodeError, type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import type { BrokerConnection, Publish } from '../transports/transport.js';
-import { fromTable } from './table.js';
 
 /** Milliseconds for each question to the broker. */
 export const CALL_TIMEOUT = 10_000;

@@ -1,10 +1,10 @@
 /** Declaring a queue on a channel of amqplib, and remembering what was declared. */
 import type * as amqplib from 'amqplib';
+import { toTable } from '../../codec/amqp/plain-table.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import type { Channel } from './channel.js';
 import { declareExchange, Exchange } from './exchange.js';
 import type { Queue } from './queue.js';
-import { toTable } from './table.js';
 
 /** The arguments of the declaration: the options with names of their own win over `queueArguments`. Durations in ms. */
 export function queueArgumentsOf(queue: Queue): Record<string, unknown> {

@@ -1,11 +1,11 @@
 /** A message as amqplib delivers it, made into our `Message`. Inline consumers and `queue.get()` use it; the runtime does not. */
 import type * as amqplib from 'amqplib';
+import { fromTable } from '../../codec/amqp/plain-table.js';
 import { DEFAULT_MAX_DECODED_BYTES } from '../../codec/compression.js';
 import { decodePayload } from '../../codec/decode.js';
 import { prepareAcceptContent } from '../../codec/serialization.js';
 import { Message, type MessageProperties, type Settle } from '../../message.js';
 import type { Channel } from './channel.js';
-import { fromTable } from './table.js';
 
 export const DEFAULT_ACCEPT: readonly string[] = Object.freeze(['json', 'text', 'raw']);
 

@@ -1,17 +1,12 @@
 /** Exchanges: what they are, declaring, binding to each other, deleting. */
 import { isDeepStrictEqual } from 'node:util';
 import type * as amqplib from 'amqplib';
+import { toTable } from '../../codec/amqp/plain-table.js';
 import { OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
+import { type DeliveryMode, deliveryModeKind, ENTITY } from '../../pool/entity.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
-import { toTable } from './table.js';
 import { channelOf, frozenTable, type Target, targetFirst, targetKind } from './target.js';
-
-export type DeliveryMode = 1 | 2 | 'transient' | 'persistent';
-
-export const deliveryModeKind = kinds.custom<DeliveryMode>("1, 2, 'transient' or 'persistent'", (value) =>
-  [1, 2, 'transient', 'persistent'].includes(value as DeliveryMode),
-);
 
 export interface ExchangeOptions {
   readonly type?: string;
@@ -78,6 +73,11 @@ export class Exchange {
     this.noDeclare = given.noDeclare!;
     this.#options = given;
     Object.freeze(this);
+  }
+
+  /** @internal */
+  get [ENTITY](): 'exchange' {
+    return 'exchange';
   }
 
   /** The connection or channel it is bound to. */

@@ -1,13 +1,14 @@
 /** Queues: what they are, declaring them with their exchange and bindings, purging, deleting, getting single messages. */
 import { isDeepStrictEqual } from 'node:util';
+import { toTable } from '../../codec/amqp/plain-table.js';
 import { OptionError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
+import { ENTITY } from '../../pool/entity.js';
 import { Binding } from './binding.js';
 import { declareQueue, queueArgumentsOf } from './declare.js';
 import { acceptSet, DEFAULT_ACCEPT, messageFrom, settleOn } from './delivery.js';
 import { type BindOptions, bindingArguments, Exchange } from './exchange.js';
-import { toTable } from './table.js';
 import { channelOf, frozenTable, type Target, targetFirst, targetKind } from './target.js';
 
 export interface QueueOptions {
@@ -157,6 +158,11 @@ export class Queue {
     this.consumerArguments = frozenTable(given.consumerArguments);
     this.#options = { ...given, bindings: this.bindings };
     Object.freeze(this);
+  }
+
+  /** @internal */
+  get [ENTITY](): 'queue' {
+    return 'queue';
   }
 
   /** The connection or channel it is bound to. */

@@ -8,6 +8,7 @@ import { withDeadline } from '../deadline.js';
 import type { Source } from '../transports/transport.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Outlets } from './outlets.js';
+import type { Publishing } from './publishing.js';
 import type { Retries } from './retries.js';
 import type { Supervisor } from './supervisor.js';
 
@@ -17,6 +18,7 @@ export interface RuntimeParts {
   readonly supervisor: Supervisor;
   readonly outlets: Outlets;
   readonly retries: Retries;
+  readonly publishing: Publishing;
   readonly ordered: boolean;
   readonly drainTimeout: number;
   readonly terminateGrace: number;
@@ -49,6 +51,7 @@ export async function endRuntime(parts: RuntimeParts): Promise<void> {
   parts.retries.giveBack();
   await endOutlets(parts);
   await source.close(BROKER_TIMEOUT);
+  await parts.publishing.close(BROKER_TIMEOUT);
 }
 
 async function endWorkers({ supervisor, drainTimeout, terminateGrace, onError }: RuntimeParts): Promise<void> {

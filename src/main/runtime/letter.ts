@@ -1,7 +1,7 @@
 /** A delivery as a message to publish once more: its bytes, its properties, the headers that can be sent on, and ours. */
 import { randomUUID } from 'node:crypto';
+import { tableBytes, toTable } from '../../codec/amqp/plain-table.js';
 import type { Delivery } from '../../pool/delivery.js';
-import { tableBytes, toTable } from '../entities/table.js';
 import { ID_HEADER, type Letter } from './outlet.js';
 
 /** Headers by which RabbitMQ routes to more queues: what is published again is for one. */

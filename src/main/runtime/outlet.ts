@@ -4,9 +4,9 @@
  * no other either. Each is confirmed, and returned ones are failures.
  */
 import type * as amqplib from 'amqplib';
+import { toTable } from '../../codec/amqp/plain-table.js';
 import { type KombuError, MessageNacked, MessageReturned, NotFound } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
-import { toTable } from '../entities/table.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import { pause, reconnectDelay } from '../transports/reconnect.js';
 import type { BrokerConnection } from '../transports/transport.js';

@@ -15,10 +15,12 @@ import { ringAlways } from '../../pool/bell.js';
 import { now } from '../../pool/clock.js';
 import { block, MAX_INCARNATION, stop } from '../../pool/layout.js';
 import { allocateBlock, type Memory, memoryHandles } from '../../pool/memory.js';
+import type { PublishAnswers } from '../../pool/publish-protocol.js';
 import { type FromWorker, MOST_TAGS, type ToWorker, type WorkerTask } from '../../pool/worker-protocol.js';
 import { WorkerThread, type WorkerThreadOptions } from '../../pool/worker-thread.js';
 import type { Blame, Dispatcher, Swept } from './dispatcher.js';
 import type { WorkerEvent } from './events.js';
+import type { PublishClient } from './publishing.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import { asError, type LifeState, WorkerLife } from './worker-life.js';
 
@@ -35,6 +37,8 @@ export interface SupervisorEvents {
   /** A worker is ready, or has ended and why. */
   worker(event: WorkerEvent): void;
   message(worker: number, message: FromWorker): void;
+  /** It publishes for the first time. */
+  publishing(answer: (answers: PublishAnswers) => void): PublishClient;
   /** A life is over: its block holds its last figures. */
   ended(words: Int32Array): void;
   /** A message took its worker down, alone: it runs again, or (`dead`) goes to the dead letters. Its slot is its own. */
@@ -299,6 +303,9 @@ export class Supervisor {
       life.returned = true;
       life.timer = setTimeout(() => this.#terminate(life, 'its teardown took too long', false), TEARDOWN_TIMEOUT);
       this.#checkDone();
+    } else if (message.type === 'publish' || message.type === 'abandoned') {
+      life.publishing ??= this.#events.publishing((answers) => life.port.postMessage(answers));
+      life.publishing.received(message);
     } else {
       this.#events.message(life.worker, message);
     }

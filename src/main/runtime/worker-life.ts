@@ -6,6 +6,7 @@ import { HandlerError, WorkerLost } from '../../errors.js';
 import { now } from '../../pool/clock.js';
 import type { PortableError } from '../../pool/worker-protocol.js';
 import type { WorkerThread } from '../../pool/worker-thread.js';
+import type { PublishClient } from './publishing.js';
 
 export type LifeState = 'starting' | 'running' | 'draining' | 'ending' | 'zombie' | 'gone';
 
@@ -22,6 +23,7 @@ export class WorkerLife {
   /** Why it was told to finish and end, though the consumer goes on. */
   retired: string | undefined;
   returned = false;
+  publishing: PublishClient | undefined;
   readonly startedAt = now();
   /** The beats of its event loop as last seen, and when they last changed. */
   beats = -1;

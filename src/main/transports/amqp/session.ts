@@ -8,11 +8,11 @@
  *                          declare, consume one tag ◀──────┘ consumer cancelled by the broker
  */
 import type * as amqplib from 'amqplib';
+import { toTable } from '../../../codec/amqp/plain-table.js';
 import { ConsumerCancelled, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { declareQueue } from '../../entities/declare.js';
 import type { Queue } from '../../entities/queue.js';
-import { toTable } from '../../entities/table.js';
 import type { ConnectionParameters } from '../../url.js';
 import { retrying } from '../reconnect.js';
 import type { SourceOptions } from '../transport.js';

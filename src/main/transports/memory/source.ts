@@ -5,10 +5,10 @@
  *   connect ▶ declare ▶ consume ──▶ generation alive ── cancelled, closed ──▶ 100 ms × 2, ± 20 %, ≤ 2 s ──▶ again
  */
 import { randomBytes } from 'node:crypto';
+import { toTable } from '../../../codec/amqp/plain-table.js';
 import { ClosedError, ConsumerCancelled, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { declareQueue } from '../../entities/declare.js';
-import { toTable } from '../../entities/table.js';
 import type { Outcome } from '../../runtime/dispatcher.js';
 import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
