@@ -106,6 +106,7 @@ export class MessageContext implements Context {
   #attempt: number | undefined;
   #controller: AbortController | undefined;
   #aborted: unknown;
+  #producers: Map<WorkerProducer, WorkerProducer> | undefined;
   #publishing = 0;
   #publishFailure: { readonly error: unknown } | undefined;
   #onPublished: (() => void) | undefined;
@@ -141,7 +142,13 @@ export class MessageContext implements Context {
 
   producer(options?: ProducerOptions): WorkerProducer {
     const producer = this.#base.producer(options);
-    return { publish: (body, publish) => this.#track(producer.publish(body, publish)) };
+    this.#producers ??= new Map();
+    let tracked = this.#producers.get(producer);
+    if (tracked === undefined) {
+      tracked = { publish: (body, publish) => this.#track(producer.publish(body, publish)) };
+      this.#producers.set(producer, tracked);
+    }
+    return tracked;
   }
 
   #track(published: Promise<void>): Promise<void> {

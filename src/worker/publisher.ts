@@ -20,6 +20,8 @@ import type {
 /** Unconfirmed at a time. */
 const WINDOW = 1024;
 const WINDOW_BYTES = 8 * 1024 * 1024;
+/** Of a turn; then they are posted. */
+const MOST_GATHERED = 64;
 /** Larger bodies cross in memory of their own. */
 const LARGEST_PACKED = 16 * 1024;
 
@@ -121,6 +123,8 @@ export class Publisher {
       this.#unconfirmed.set(this.#lastId, pending);
       this.#bytes += length;
       this.#gathered.push(this.#lastId);
+      // The first of a turn goes at once: what follows it may be a long computation.
+      if (!this.#scheduled || this.#gathered.length >= MOST_GATHERED) this.flush();
       if (this.#scheduled) continue;
       this.#scheduled = true;
       setImmediate(this.#onTurn);

@@ -4,6 +4,7 @@ import { type Context, Exchange, errors, Queue, type WorkerContext } from '#src/
 interface Asked {
   readonly do: string;
   readonly to: string;
+  readonly id?: string;
   readonly count?: number;
   readonly ms?: number;
   readonly size?: number;
@@ -27,11 +28,11 @@ function block(milliseconds: number): void {
 }
 
 export default async function handle(body: unknown, _message: unknown, context: Context): Promise<void> {
-  const { do: what, to, count = 1, ms = 0, size = 10 } = body as Asked;
+  const { do: what, to, id, count = 1, ms = 0, size = 10 } = body as Asked;
   const results = context.producer({ serializer: 'json' });
   const publishAll = (): Promise<void>[] =>
     Array.from({ length: count }, (_, i) =>
-      results.publish({ i, pad: 'x'.repeat(size) }, { routingKey: to, headers: { i, bytes: Buffer.from([1, 2]) } }),
+      results.publish({ i, id, pad: 'x'.repeat(size) }, { routingKey: to, headers: { i, bytes: Buffer.from([1, 2]) } }),
     );
   switch (what) {
     case 'publish':

@@ -10,10 +10,16 @@ import {
   type ShardedConsumerOptions,
 } from '#src/index';
 import { onBothBrokers, type Scene } from '../support/both-brokers.js';
+import { TcpProxy } from '../support/proxy.js';
 import { brokerTest, uniqueName } from '../support/rabbitmq.js';
 import { publishAll, until } from '../support/rig.js';
 
 const HANDLER = new URL('../handlers/publishes.js', import.meta.url);
+
+interface Result {
+  readonly id: string;
+  readonly i: number;
+}
 
 interface Stage {
   readonly url: string;
@@ -26,7 +32,8 @@ interface Stage {
   done(): Promise<void>;
 }
 
-async function stage(url: string, options: Partial<ShardedConsumerOptions> = {}): Promise<Stage> {
+/** `through`: how the sharded consumer reaches the broker, if it is not the way of the others. */
+async function stage(url: string, options: Partial<ShardedConsumerOptions> = {}, through = url): Promise<Stage> {
   const connection = new Connection(url);
   const work = new Queue(uniqueName('work'));
   const results = new Queue(uniqueName('results'));
@@ -35,7 +42,7 @@ async function stage(url: string, options: Partial<ShardedConsumerOptions> = {})
   const got: Message[] = [];
   const reader = new Consumer(connection, results, { onMessage: (message) => void got.push(message), noAck: true });
   await reader.consume();
-  const consumer = new ShardedConsumer(connection, work, {
+  const consumer = new ShardedConsumer(new Connection(through), work, {
     handler: HANDLER,
     workers: 2,
     deadLetter: 'drop',
@@ -168,7 +175,7 @@ both('context.connection has the parameters, and teardown can publish', async ({
     await settled(s, 1);
     await s.consumer.close();
     await until('both workers have said farewell', () => s.got.length === 3);
-    assert.deepEqual(s.got[0]!.payload, { hostname: new Connection(url).hostname, same: false });
+    assert.deepEqual(s.got[0]!.payload, { hostname: new Connection(url).hostname, same: true });
     assert.deepEqual(
       s.got
         .slice(1)
@@ -194,6 +201,58 @@ brokerTest(
       await until('all results are here', () => s.got.length === 102);
       assert.deepEqual(s.failures, []);
       assert.equal(s.consumer.stats().redelivered, 0);
+    } finally {
+      await s.done();
+    }
+  },
+);
+
+brokerTest('what a lost publishing connection leaves unconfirmed is sent again, under the same id', async (broker) => {
+  await using proxy = await TcpProxy.listen(broker.url);
+  const s = await stage(broker.url, { workers: 2, concurrency: 2 }, proxy.url);
+  try {
+    const tasks = Array.from({ length: 20 }, (_, i) => ({ do: 'publish', id: `m${i}`, count: 500, size: 200 }));
+    await ask(s, ...tasks);
+    await s.consumer.consume();
+    // The first one consumes.
+    let connection = await proxy.connection(2);
+    for (let cut = 1; cut <= 5; cut++) {
+      const next = proxy.nextConnection();
+      // In the middle of a frame, most likely.
+      connection.cutAfter(40_001, cut % 2 === 0 ? 'toClient' : 'toServer');
+      if (cut % 2 === 0) connection.cut();
+      connection = await next;
+    }
+    await settled(s, tasks.length);
+    const kinds = (): Set<string> =>
+      new Set(s.got.map(({ payload }) => `${(payload as Result).id} ${(payload as Result).i}`));
+    await until('every result is here', () => kinds().size === tasks.length * 500);
+    // One id for each, however often it was sent.
+    assert.equal(new Set(s.got.map(({ properties }) => properties.messageId)).size, tasks.length * 500);
+    assert.deepEqual([s.failures.length, s.consumer.stats().redelivered], [0, 0]);
+  } finally {
+    await s.done();
+  }
+});
+
+brokerTest(
+  'a publish to a broker that does not answer rejects within its deadline and fails its message',
+  async (broker) => {
+    await using proxy = await TcpProxy.listen(broker.url);
+    const s = await stage(broker.url, { workers: 1 }, proxy.url);
+    try {
+      await s.consumer.consume();
+      proxy.onConnection((connection) => connection.blackHole());
+      await ask(s, { do: 'outlives', ms: 300 });
+      await until('the message has failed', () => s.failures.length === 1);
+      const [failure] = s.failures;
+      assert.equal(failure!.error.name, 'TimeoutError');
+      assert.match(
+        failure!.error.message,
+        /publishing to exchange '' with routing key 'results-.*no answer within 300 ms/,
+      );
+      proxy.onConnection(() => undefined);
+      proxy.cutAll();
     } finally {
       await s.done();
     }
