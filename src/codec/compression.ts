@@ -6,8 +6,9 @@
  * Decoders are synchronous and must stop at the limit they are given: a small body must not be able to fill the memory.
  * A stream that is cut off, damaged, or followed by other bytes is an error, never a shorter result.
  */
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import { DecodeError, EncodeError, KombuError, MessageTooLarge } from '../errors.js';
+import { bufferOf, messageOf } from './bytes.js';
 import { decodeBzip2 } from './compressions/bzip2-decoder.js';
 import { encodeBzip2 } from './compressions/bzip2-encoder.js';
 import { tooLarge } from './compressions/limit.js';
@@ -79,7 +80,7 @@ export function compress(body: Uint8Array, name: string): Compressed {
     return { body: bufferOf(method.encode(bufferOf(body))), contentType: method.contentType };
   } catch (error) {
     if (error instanceof KombuError) throw error;
-    throw new EncodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
+    throw new EncodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -111,15 +112,7 @@ function asDecodeError(error: unknown, name: string, maxBytes: number): KombuErr
     return tooLarge(maxBytes, error.cause);
   if (error instanceof KombuError) return error;
   if ((error as { code?: unknown } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE') return tooLarge(maxBytes, error);
-  return new DecodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return new DecodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
 }
 
 // What is there from the start. Optional packages are looked for when a body first needs them.

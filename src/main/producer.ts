@@ -5,6 +5,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type * as amqplib from 'amqplib';
+import { bufferOf } from '../codec/bytes.js';
+import { encodeText } from '../codec/charset.js';
 import { compress } from '../codec/compression.js';
 import { dumps } from '../codec/serialization.js';
 import { ClosedError, EncodeError, MessageNacked, MessageReturned, NotFound, OptionError } from '../errors.js';
@@ -304,16 +306,12 @@ export class Producer {
       return dumps(body, given.serializer ?? this.serializer);
     }
     if (body instanceof Uint8Array) {
-      const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-      return { contentType, contentEncoding: contentEncoding ?? 'binary', body: bytes };
+      return { contentType, contentEncoding: contentEncoding ?? 'binary', body: bufferOf(body) };
     }
     if (typeof body !== 'string')
       throw new EncodeError('publish: with a contentType the body must be a string or bytes');
     const encoding = contentEncoding ?? 'utf-8';
-    if (!Buffer.isEncoding(encoding)) {
-      throw new EncodeError(`publish: Node cannot encode a string as '${encoding}'; pass the bytes instead`);
-    }
-    return { contentType, contentEncoding: encoding, body: Buffer.from(body, encoding) };
+    return { contentType, contentEncoding: encoding, body: encodeText(body, encoding) };
   }
 
   #send(prepared: Prepared): Promise<void> {

@@ -98,6 +98,15 @@ test('real gzip streams, of one member or several, are read under the same type'
   assert.throws(() => decompress(wrongSum, 'gzip'), DecodeError);
 });
 
+test('a limit over what a Buffer can hold is a limit all the same', () => {
+  for (const name of names()) {
+    const { body } = compress(text, name);
+    for (const maxBytes of [5 * 2 ** 30, Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
+      assert.deepEqual(decompress(body, name, { maxBytes }), text, `${name} ${maxBytes}`);
+    }
+  }
+});
+
 test('an unknown compression is named, with those that are there', () => {
   assert.throws(() => decompress(text, 'application/x-snappy'), /'application\/x-snappy'.*brotli, bzip, .*10000 bytes/);
   assert.throws(() => decompress(text, 'constructor'), DecodeError);
