@@ -71,13 +71,34 @@ function known(): string {
   return `known are: ${names().join(', ')}`;
 }
 
+/** The content types that `compress` knows, sorted. */
+export function encoders(): string[] {
+  const types = new Set<string>();
+  for (const { contentType, encode } of methods.values()) if (encode !== null) types.add(contentType);
+  return [...types].sort();
+}
+
+/** The encoder of a name or content type, and the content type. Throws `EncodeError` where there is none. */
+export function getEncoder(nameOrType: string): { readonly encode: Compressor; readonly contentType: string } {
+  const method = methods.get(nameOrType);
+  if (method === undefined) throw new EncodeError(`compression: unknown name '${nameOrType}'; ${known()}`);
+  if (method.encode === null) throw new EncodeError(`compression: '${nameOrType}' has no encoder`);
+  return { encode: method.encode, contentType: method.contentType };
+}
+
+/** The decoder of a name or content type. Throws `DecodeError` where there is none. */
+export function getDecoder(nameOrType: string): Decompressor {
+  const method = methods.get(nameOrType);
+  if (method === undefined) throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
+  if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
+  return method.decode;
+}
+
 /** Compresses a body by name or content type. Throws `EncodeError`, also for an unknown name. */
 export function compress(body: Uint8Array, name: string): Compressed {
-  const method = methods.get(name);
-  if (method === undefined) throw new EncodeError(`compression: unknown name '${name}'; ${known()}`);
-  if (method.encode === null) throw new EncodeError(`compression: '${name}' has no encoder`);
+  const { encode, contentType } = getEncoder(name);
   try {
-    return { body: bufferOf(method.encode(bufferOf(body))), contentType: method.contentType };
+    return { body: bufferOf(encode(bufferOf(body))), contentType };
   } catch (error) {
     if (error instanceof KombuError) throw error;
     throw new EncodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
@@ -92,12 +113,9 @@ export function compress(body: Uint8Array, name: string): Compressed {
  */
 export function decompress(body: Buffer, nameOrType: string, options: { readonly maxBytes?: number } = {}): Buffer {
   const { maxBytes = DEFAULT_MAX_DECODED_BYTES } = options;
-  const method = methods.get(nameOrType);
   try {
-    if (method === undefined)
-      throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
-    if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
-    const result = bufferOf(method.decode(body, maxBytes));
+    const decode = getDecoder(nameOrType);
+    const result = bufferOf(decode(body, maxBytes));
     if (result.length > maxBytes) throw tooLarge(maxBytes);
     return result;
   } catch (error) {
