@@ -310,3 +310,28 @@ withPython('extended types go from Python to us and back as what they were', asy
   const wrong: unknown = JSON.parse(await runPython(python, RECEIVE, [url, queue.name], JSON.stringify(parcels)));
   assert.deepEqual(wrong, []);
 });
+
+const SEND_PYTHONS_OWN = `${COMMON}
+from collections import namedtuple
+with kombu.Connection(url) as connection:
+    producer = connection.Producer(routing_key=queue)
+    pair = namedtuple('pair', 'a b')
+    for value in [(1, (2, ())), pair(1, 'x'), {1: 'a', None: 'b', True: 'c', 0.5: 'd'}, [float('nan'), float('inf')], 2**70]:
+        producer.publish(value, serializer='json')
+`;
+
+withPython('values go as Python has them: tuples, keys that are no text, floats that are no numbers', async (peers) => {
+  const { python, url, queue } = peers;
+  await runPython(python, SEND_PYTHONS_OWN, [url, queue.name], '[]');
+  const messages = await receive(peers, 5);
+  assert.deepEqual(
+    messages.map(({ payload }) => payload),
+    [
+      [1, [2, []]],
+      [1, 'x'],
+      { 1: 'c', null: 'b', '0.5': 'd' }, // True is the key 1 to Python
+      [Number.NaN, Number.POSITIVE_INFINITY],
+      2n ** 70n,
+    ],
+  );
+});
