@@ -6,8 +6,9 @@
  * Decoders are synchronous and must stop at the limit they are given: a small body must not be able to fill the memory.
  * A stream that is cut off, damaged, or followed by other bytes is an error, never a shorter result.
  */
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import { DecodeError, EncodeError, KombuError, MessageTooLarge } from '../errors.js';
+import { bufferOf, messageOf } from './bytes.js';
 import { decodeBzip2 } from './compressions/bzip2-decoder.js';
 import { encodeBzip2 } from './compressions/bzip2-encoder.js';
 import { tooLarge } from './compressions/limit.js';
@@ -70,16 +71,37 @@ function known(): string {
   return `known are: ${names().join(', ')}`;
 }
 
+/** The content types that `compress` knows, sorted. */
+export function encoders(): string[] {
+  const types = new Set<string>();
+  for (const { contentType, encode } of methods.values()) if (encode !== null) types.add(contentType);
+  return [...types].sort();
+}
+
+/** The encoder of a name or content type, and the content type. Throws `EncodeError` where there is none. */
+export function getEncoder(nameOrType: string): { readonly encode: Compressor; readonly contentType: string } {
+  const method = methods.get(nameOrType);
+  if (method === undefined) throw new EncodeError(`compression: unknown name '${nameOrType}'; ${known()}`);
+  if (method.encode === null) throw new EncodeError(`compression: '${nameOrType}' has no encoder`);
+  return { encode: method.encode, contentType: method.contentType };
+}
+
+/** The decoder of a name or content type. Throws `DecodeError` where there is none. */
+export function getDecoder(nameOrType: string): Decompressor {
+  const method = methods.get(nameOrType);
+  if (method === undefined) throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
+  if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
+  return method.decode;
+}
+
 /** Compresses a body by name or content type. Throws `EncodeError`, also for an unknown name. */
 export function compress(body: Uint8Array, name: string): Compressed {
-  const method = methods.get(name);
-  if (method === undefined) throw new EncodeError(`compression: unknown name '${name}'; ${known()}`);
-  if (method.encode === null) throw new EncodeError(`compression: '${name}' has no encoder`);
+  const { encode, contentType } = getEncoder(name);
   try {
-    return { body: bufferOf(method.encode(bufferOf(body))), contentType: method.contentType };
+    return { body: bufferOf(encode(bufferOf(body))), contentType };
   } catch (error) {
     if (error instanceof KombuError) throw error;
-    throw new EncodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
+    throw new EncodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -91,12 +113,9 @@ export function compress(body: Uint8Array, name: string): Compressed {
  */
 export function decompress(body: Buffer, nameOrType: string, options: { readonly maxBytes?: number } = {}): Buffer {
   const { maxBytes = DEFAULT_MAX_DECODED_BYTES } = options;
-  const method = methods.get(nameOrType);
   try {
-    if (method === undefined)
-      throw new DecodeError(`compression: nothing here decompresses '${nameOrType}'; ${known()}`);
-    if (method.decode === null) throw new DecodeError(`compression: '${nameOrType}' has no decoder`);
-    const result = bufferOf(method.decode(body, maxBytes));
+    const decode = getDecoder(nameOrType);
+    const result = bufferOf(decode(body, maxBytes));
     if (result.length > maxBytes) throw tooLarge(maxBytes);
     return result;
   } catch (error) {
@@ -111,15 +130,7 @@ function asDecodeError(error: unknown, name: string, maxBytes: number): KombuErr
     return tooLarge(maxBytes, error.cause);
   if (error instanceof KombuError) return error;
   if ((error as { code?: unknown } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE') return tooLarge(maxBytes, error);
-  return new DecodeError(`compression: '${name}' failed: ${textOf(error)}`, { cause: error });
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return new DecodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
 }
 
 // What is there from the start. Optional packages are looked for when a body first needs them.

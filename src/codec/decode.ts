@@ -5,6 +5,7 @@
 import type { Buffer } from 'node:buffer';
 import { decompress } from './compression.js';
 import { inContext } from './context.js';
+import type { ExtendedTypes } from './extended-types.js';
 import { decodeBody, findDecoder } from './serialization.js';
 
 /** What the message's properties and headers say about its body. */
@@ -20,6 +21,8 @@ export interface DecodeLimits {
   readonly accept: ReadonlySet<string>;
   /** How many bytes a body may have once it is decompressed. */
   readonly maxDecodedBytes: number;
+  /** What kombu's extended types of JSON become. Default: `plain`. */
+  readonly types?: ExtendedTypes | undefined;
 }
 
 /**
@@ -29,16 +32,16 @@ export interface DecodeLimits {
  */
 export function decodePayload(body: Buffer, info: BodyInfo, limits: DecodeLimits): unknown {
   const { contentType, contentEncoding, compression } = info;
-  const { accept, maxDecodedBytes } = limits;
+  const { accept, maxDecodedBytes, types } = limits;
   const decoder = findDecoder(contentType, accept);
   let decompressedBytes: number | undefined;
   try {
-    if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false);
+    if (!compression) return decodeBody(decoder, body, contentType, contentEncoding, maxDecodedBytes, false, types);
     const plain = decompress(body, compression, { maxBytes: maxDecodedBytes });
     decompressedBytes = plain.length;
     // A compression of the user's may hand back the very bytes it was given.
     const owned = plain.buffer !== body.buffer;
-    return decodeBody(decoder, plain, contentType, contentEncoding, maxDecodedBytes, owned);
+    return decodeBody(decoder, plain, contentType, contentEncoding, maxDecodedBytes, owned, types);
   } catch (error) {
     const serializer = decoder.name;
     const bytes = body.length;

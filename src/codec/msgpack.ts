@@ -1,18 +1,19 @@
 /**
- * MessagePack as Python's msgpack reads and writes it: plain maps, real integers, no record extension.
+ * MessagePack as Python's msgpack reads and writes it: plain maps, real integers, no extension but timestamps. msgpackr
+ * writes it; why it does not read it is said in `msgpack-reader.ts`.
  *
- * It must not hand out memory that msgpackr shares between messages, nor views of the bytes that it decoded.
+ * It must not hand out memory that msgpackr shares between messages.
  */
 import { Buffer } from 'node:buffer';
 import { Packr } from 'msgpackr';
 import { DecodeError, EncodeError } from '../errors.js';
+import { messageOf } from './bytes.js';
+import { readMsgpack } from './msgpack-reader.js';
 
 const options = {
   useRecords: false, // records are an extension only msgpackr reads
   mapsAsObjects: true,
   variableMapSize: true,
-  int64AsType: 'auto', // BigInt only where a Number would round; the shipped types do not know this value
-  copyBuffers: true, // bin values would be views of a slot that is used again
   encodeUndefinedAsNil: true,
   onInvalidDate: () => null, // as JSON has it; msgpackr's own mark for one is unreadable elsewhere
 } as const;
@@ -21,46 +22,46 @@ const packr = new Packr(options as unknown as ConstructorParameters<typeof Packr
 
 /**
  * Encodes a value; `undefined` becomes nil, a `Date` a timestamp, a `Buffer` or typed array bin. The result has memory
- * of its own. Throws `EncodeError`: a BigInt over 64 bits, a symbol, too deep or containing itself.
+ * of its own. Throws `EncodeError`: a BigInt over 64 bits, a symbol, half a surrogate pair, too deep or containing itself.
  */
 export function packMsgpack(value: unknown): Buffer {
   try {
     return Buffer.from(packr.pack(widen(value)));
   } catch (error) {
+    if (error instanceof EncodeError) throw error;
     if (error instanceof RangeError && error.message.includes('call stack')) {
       throw new EncodeError('msgpack: the value is nested too deeply, or contains itself', { cause: error });
     }
-    throw new EncodeError(`msgpack: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new EncodeError(`msgpack: ${messageOf(error)}`, { cause: error });
   }
 }
 
 /**
- * Decodes one value that fills the body exactly. Maps become objects (a key `__proto__` becomes `__proto_`), integers
- * beyond ±2^53 BigInt, bin a `Buffer` copy, timestamps a `Date`. Throws `DecodeError`.
+ * Decodes one value that fills the body exactly. Maps become objects, their keys text (whole numbers, true, nil: as
+ * JavaScript writes them), integers beyond ±(2^53 - 1) BigInt, bin a `Buffer` copy, timestamps a `Date`, to the
+ * millisecond. Throws `DecodeError`, which names the type of an extension that is no timestamp.
  */
 export function unpackMsgpack(body: Buffer): unknown {
   try {
-    // msgpackr hangs a property on the object it reads: on a view of our own, not on the caller's.
-    return packr.unpack(body.subarray());
+    return readMsgpack(body);
   } catch (error) {
-    if (error instanceof RangeError && error.message.includes('call stack')) {
-      throw new DecodeError('msgpack: the body is nested too deeply', { cause: error });
-    }
-    // msgpackr's text for bytes left over quotes the value: the cause keeps it, our text does not.
-    const text = error instanceof Error ? error.message : String(error);
-    const why = text.startsWith('Data read') ? 'bytes are left behind the value' : text;
-    throw new DecodeError(`msgpack: ${why}`, { cause: error });
+    if (!(error instanceof RangeError)) throw error;
+    // The other RangeError is a number that reaches over the end of the body.
+    const deep = error.message.includes('call stack');
+    throw new DecodeError(`msgpack: the body is ${deep ? 'nested too deeply' : 'cut off'}`, { cause: error });
   }
 }
 
 /**
  * msgpackr writes whole numbers of more than 32 bits as floats, and Python then has 1.7e12 where an integer was meant
  * (every time in milliseconds). It writes a BigInt as an integer, so those become one, in copies of what holds them.
+ * Text that is not well formed, which it would write as bytes that nobody reads, is refused on the way.
  */
 function widen(value: unknown): unknown {
   if (typeof value === 'number') {
     return (value > 0xffffffff || value < -0x80000000) && Number.isSafeInteger(value) ? BigInt(value) : value;
   }
+  if (typeof value === 'string') return checked(value);
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) {
     let copy: unknown[] | undefined;
@@ -80,6 +81,7 @@ function widen(value: unknown): unknown {
   if (typeof toJSON === 'function') return widen(toJSON.call(value));
   let copy: Record<string, unknown> | undefined;
   for (const key of Object.keys(value)) {
+    checked(key);
     const item = (value as Record<string, unknown>)[key];
     const wide = widen(item);
     if (wide === item || Number.isNaN(item)) continue;
@@ -87,4 +89,9 @@ function widen(value: unknown): unknown {
     copy[key] = wide;
   }
   return copy ?? value;
+}
+
+function checked(text: string): string {
+  if (text.isWellFormed()) return text;
+  throw new EncodeError('msgpack: a text has half of a surrogate pair, which UTF-8 cannot say');
 }

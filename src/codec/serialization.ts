@@ -5,8 +5,7 @@
  * Nothing returned by a decoder shares memory with the body it was made from, which may be a slot that is used again.
  * Python's pickle is refused by name: reading it runs code of the sender's choice.
  */
-import { Buffer, isUtf8 } from 'node:buffer';
-import { TextDecoder } from 'node:util';
+import { Buffer } from 'node:buffer';
 import {
   ContentDisallowed,
   DecodeError,
@@ -15,15 +14,25 @@ import {
   MessageTooLarge,
   SerializerNotInstalled,
 } from '../errors.js';
+import { kinds, type OptionTable, readOptions } from '../options.js';
+import { bufferOf, messageOf } from './bytes.js';
+import { decodeText, decodeUtf8, encodeText, encodingOf, isBinary, isUtf8Name } from './charset.js';
 import { inContext } from './context.js';
+import type { ExtendedTypes } from './extended-types.js';
 import { parseJson, stringifyJson } from './json.js';
 import { packMsgpack, unpackMsgpack } from './msgpack.js';
 import { parseYaml, stringifyYaml } from './yaml.js';
 
-/** Encodes one value. Text is sent in the charset the serializer was registered with. */
+export { ExactDate, ExactDatetime, ExactDecimal, ExactTime, ExactUuid, ExactValue } from './exact.js';
+export { type Class, type ExtendedTypes, registerType } from './extended-types.js';
+
+/** Encodes one value. Text is sent in the charset the serializer was registered with, as UTF-8 if that is `binary`. */
 export type Encoder = (value: unknown) => string | Uint8Array;
-/** Decodes one body. `body` is the decoder's own; `contentEncoding` is in lower case, `utf-8` if the sender named none. */
-export type Decoder = (body: Buffer, contentEncoding: string) => unknown;
+/**
+ * Decodes one body. `body` is the decoder's own; `contentEncoding` is in lower case, `utf-8` if the sender named none;
+ * `types`: what the reader wants of kombu's extended types, for decoders that know some.
+ */
+export type Decoder = (body: Buffer, contentEncoding: string, types: ExtendedTypes) => unknown;
 
 export interface Serialized {
   readonly contentType: string;
@@ -33,16 +42,38 @@ export interface Serialized {
 }
 
 export interface LoadsOptions {
-  /** Content types or aliases that may be decoded. Default: json, text, raw. */
+  /** Content types or aliases that may be decoded. Default: what is enabled; that is json, text, raw from the start. */
   readonly accept?: ReadonlySet<string> | readonly string[];
+  /** Without `accept`: decode what is not enabled too. Pickle is refused all the same. Default: false. */
+  readonly force?: boolean;
   /** A longer body is not decoded, in bytes. Default: no limit. */
   readonly maxBytes?: number;
+  /** `exact`: JSON's dates, times, decimals and uuids as `Exact…` values, which lose nothing. Default: `plain`. */
+  readonly types?: ExtendedTypes;
 }
+
+const LOADS_OPTIONS: OptionTable<LoadsOptions> = {
+  accept: {
+    kind: kinds.custom<ReadonlySet<string> | readonly string[]>(
+      'a list or set of content types and aliases',
+      (value) => value instanceof Set || kinds.strings.test(value),
+    ),
+    defaultWords: 'what is enabled: json, text, raw',
+    doc: 'Content types or aliases that may be decoded.',
+  },
+  force: { kind: kinds.boolean, default: false, doc: 'Without `accept`: decode what is not enabled too.' },
+  maxBytes: {
+    kind: kinds.custom<number>('a number of bytes', (value) => typeof value === 'number' && value >= 0),
+    default: Number.POSITIVE_INFINITY,
+    doc: 'A longer body is not decoded.',
+  },
+  types: { kind: kinds.oneOf('plain', 'exact'), default: 'plain', doc: "What JSON's extended types become." },
+};
 
 /** A decoder as it is kept. `owned`: the body's memory belongs to nobody else, so it need not be copied. */
 export interface BodyDecoder {
   readonly name: string;
-  readonly decode: ((body: Buffer, contentEncoding: string, owned: boolean) => unknown) | null;
+  readonly decode: ((body: Buffer, contentEncoding: string, owned: boolean, types: ExtendedTypes) => unknown) | null;
 }
 
 interface Serializer {
@@ -55,6 +86,9 @@ const RAW = 'application/data';
 const PICKLE = 'application/x-python-serialize';
 /** Always passed, as in kombu: bytes and text are handed on as they are, nothing is built from them. */
 const TRUSTED: ReadonlySet<string> = new Set([RAW, 'application/text']);
+
+/** What `loads` decodes that is given no `accept`. */
+const enabled = new Set(['application/json', 'text/plain', RAW]);
 
 const serializers = new Map<string, Serializer>();
 const decoders = new Map<string, BodyDecoder>();
@@ -75,7 +109,10 @@ export function register(
   serializers.set(name, { contentType: type, contentEncoding, encode: encoder });
   decoders.set(type, {
     name,
-    decode: decoder === null ? null : (body, encoding, owned) => decoder(owned ? body : Buffer.from(body), encoding),
+    decode:
+      decoder === null
+        ? null
+        : (body, encoding, owned, types) => decoder(owned ? body : Buffer.from(body), encoding, types),
   });
 }
 
@@ -103,11 +140,14 @@ export function dumps(value: unknown, serializer?: string): Serialized {
     return {
       contentType,
       contentEncoding,
-      body: typeof encoded === 'string' ? encodeText(encoded, contentEncoding) : bufferOf(encoded),
+      body:
+        typeof encoded === 'string'
+          ? encodeText(encoded, isBinary(contentEncoding) ? 'utf-8' : contentEncoding)
+          : bufferOf(encoded),
     };
   } catch (error) {
     if (error instanceof KombuError) throw error;
-    throw new EncodeError(`serializer '${name}' failed: ${textOf(error)}`, { cause: error });
+    throw new EncodeError(`serializer '${name}' failed: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -115,7 +155,8 @@ export function dumps(value: unknown, serializer?: string): Serialized {
  * Decodes a body whose content type `accept` names. A body without a content type counts as application/data: text in
  * its charset, or a copy of the bytes where the encoding is `binary`. An empty body is not decoded, whatever its type:
  * it is '', or an empty `Buffer` where the encoding is `binary`.
- * Throws `ContentDisallowed`, `MessageTooLarge`, `DecodeError`, and `SerializerNotInstalled` for a type without decoder.
+ * Throws `ContentDisallowed`, `MessageTooLarge`, `DecodeError`, `SerializerNotInstalled` for a type without decoder, and
+ * `OptionError`.
  */
 export function loads(
   body: Uint8Array,
@@ -123,10 +164,11 @@ export function loads(
   contentEncoding?: string,
   options: LoadsOptions = {},
 ): unknown {
-  const { accept = DEFAULT_ACCEPT, maxBytes = Number.POSITIVE_INFINITY } = options;
-  const decoder = findDecoder(contentType, accept instanceof Set ? accept : prepareAcceptContent([...accept]));
+  const { accept, force, maxBytes, types } = readOptions('loads', LOADS_OPTIONS, options);
+  const wanted = accept === undefined && force ? new Set([bareType(contentType || RAW)]) : (accept ?? enabled);
+  const decoder = findDecoder(contentType, wanted instanceof Set ? wanted : prepareAcceptContent(wanted));
   try {
-    return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes, false);
+    return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes!, false, types);
   } catch (error) {
     throw inContext(error, { serializer: decoder.name, contentType, contentEncoding, bytes: body.length });
   }
@@ -145,6 +187,36 @@ export function prepareAcceptContent(accept: Iterable<string>): ReadonlySet<stri
     types.add(type);
   }
   return types;
+}
+
+/**
+ * Lets `loads` without `accept` decode this content type or alias, on this thread. What has an `accept` (every consumer) is
+ * not touched: there it alone counts. Throws `SerializerNotInstalled` for an unknown alias and for pickle.
+ */
+export function enable(nameOrType: string): void {
+  for (const type of prepareAcceptContent([nameOrType])) enabled.add(type);
+}
+
+/** Takes back what `enable` does, for json, text and raw too. Throws `SerializerNotInstalled` for an unknown alias. */
+export function disable(nameOrType: string): void {
+  // What is refused anyway may be disabled: programs that come from kombu do it.
+  if (nameOrType === 'pickle' || nameOrType === PICKLE) return;
+  for (const type of prepareAcceptContent([nameOrType])) enabled.delete(type);
+}
+
+/**
+ * Enables several: kombu's `enable_insecure_serializers`, by default yaml and msgpack. Here neither builds anything but
+ * data, so the name is a habit. Throws `SerializerNotInstalled` for an unknown name, and for pickle.
+ */
+export function enableInsecureSerializers(choices: readonly string[] = ['yaml', 'msgpack']): void {
+  for (const choice of choices) enable(choice);
+}
+
+/** From now on `loads` without `accept` decodes these only. Throws `SerializerNotInstalled` for an unknown name. */
+export function disableInsecureSerializers(allowed: readonly string[] = ['json']): void {
+  const types = prepareAcceptContent(allowed);
+  enabled.clear();
+  for (const type of types) enabled.add(type);
 }
 
 /** The decoder for a content type, if it may be used. Reads nothing of the body. Throws as `loads` does. */
@@ -183,6 +255,7 @@ export function decodeBody(
   contentEncoding: string | undefined,
   maxBytes: number,
   owned: boolean,
+  types: ExtendedTypes = 'plain',
 ): unknown {
   if (decoder.decode === null) {
     throw new SerializerNotInstalled(`serializer '${decoder.name}' is registered without a decoder`);
@@ -192,13 +265,13 @@ export function decodeBody(
       details: { limit: 'maxDecodedBytes', maxBytes },
     });
   }
-  const encoding = contentEncoding === 'utf-8' ? contentEncoding : charsetOf(contentType, contentEncoding);
+  const encoding = contentEncoding === 'utf-8' ? contentEncoding : encodingOf(contentType, contentEncoding);
   if (body.length === 0) return isBinary(encoding) ? Buffer.alloc(0) : '';
   try {
-    return decoder.decode(body, encoding, owned);
+    return decoder.decode(body, encoding, owned, types);
   } catch (error) {
     if (error instanceof KombuError) throw error;
-    throw new DecodeError(`serializer '${decoder.name}' failed: ${textOf(error)}`, { cause: error });
+    throw new DecodeError(`serializer '${decoder.name}' failed: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -232,69 +305,11 @@ function isNear(a: string, b: string, left = 2): boolean {
   return isNear(a.slice(1), b.slice(1), left - 1) || isNear(a.slice(1), b, left - 1) || isNear(a, b.slice(1), left - 1);
 }
 
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-// Charsets
-
-/** Names as Python and MIME write them. What is not here is looked up in the platform's own list (TextDecoder). */
-const UTF8: ReadonlySet<string> = new Set(['utf-8', 'utf8', 'us-ascii', 'ascii']);
-/** Not TextDecoder's, which takes latin1 to mean windows-1252. */
-const LATIN1: ReadonlySet<string> = new Set(['latin1', 'latin-1', 'iso-8859-1', 'iso8859-1']);
-
-const isBinary = (encoding: string): boolean => encoding === 'binary' || encoding === 'ascii-8bit';
-
-function charsetOf(contentType: string | undefined, contentEncoding: string | undefined): string {
-  if (contentEncoding) return contentEncoding.toLowerCase().replaceAll('_', '-');
-  const parameter = contentType?.includes(';') ? /;\s*charset="?([^\s";]+)/i.exec(contentType)?.[1] : undefined;
-  return parameter === undefined ? 'utf-8' : charsetOf(undefined, parameter);
-}
-
-function decodeUtf8(body: Buffer): string {
-  // latin1Slice after an ASCII check saves a fifth of this at 64 KiB and costs more at 200 B; parsing takes 50 times both.
-  const text = body.utf8Slice(0, body.length);
-  // What is not UTF-8 becomes U+FFFD, so only a text that has one needs a second look.
-  if (text.includes('\ufffd') && !isUtf8(body)) throw new DecodeError('the body is not valid UTF-8');
-  return text;
-}
-
-function decodeText(body: Buffer, charset: string): string {
-  if (UTF8.has(charset)) return decodeUtf8(body);
-  if (LATIN1.has(charset)) return body.toString('latin1');
-  let decoder: TextDecoder;
-  try {
-    decoder = new TextDecoder(charset, { fatal: true });
-  } catch (error) {
-    throw new DecodeError(`unknown content encoding '${charset}': it is neither a charset nor 'binary'`, {
-      cause: error,
-      details: { contentEncoding: charset },
-    });
-  }
-  try {
-    return decoder.decode(Buffer.from(body)); // a copy: web interfaces may refuse shared memory
-  } catch (error) {
-    throw new DecodeError(`the body is not valid ${charset}`, { cause: error });
-  }
-}
-
-function encodeText(text: string, charset: string): Buffer {
-  const name = charsetOf(undefined, charset);
-  if (UTF8.has(name) || isBinary(name)) return Buffer.from(text, 'utf8');
-  if (LATIN1.has(name)) return Buffer.from(text, 'latin1');
-  if (name === 'utf-16le') return Buffer.from(text, 'utf16le');
-  throw new EncodeError(`cannot write text as '${charset}': let the encoder return bytes`);
-}
-
 // What is there from the start
 
 function dumpRaw(value: unknown): Serialized {
   if (typeof value === 'string')
-    return { contentType: RAW, contentEncoding: 'utf-8', body: Buffer.from(value, 'utf8') };
+    return { contentType: RAW, contentEncoding: 'utf-8', body: encodeText(value, 'utf-8') };
   if (value instanceof Uint8Array) return { contentType: RAW, contentEncoding: 'binary', body: bufferOf(value) };
   throw new EncodeError(
     `serializer 'raw' takes bytes or a string, not ${value === null ? 'null' : `a value of type ${typeof value}`}`,
@@ -306,11 +321,11 @@ const plain = (body: Buffer, encoding: string, owned: boolean): unknown => {
   return decodeText(body, encoding);
 };
 
-const decodeJson = (body: Buffer, encoding: string): unknown =>
+const decodeJson = (body: Buffer, encoding: string, _owned: boolean, types: ExtendedTypes): unknown =>
   // Python's JSON is ASCII whatever it claims to be, and it never asks: binary counts as UTF-8.
-  encoding === 'utf-8' || UTF8.has(encoding) || isBinary(encoding)
-    ? parseJson(decodeUtf8(body), body)
-    : parseJson(decodeText(body, encoding));
+  encoding === 'utf-8' || isUtf8Name(encoding) || isBinary(encoding)
+    ? parseJson(decodeUtf8(body), body, types)
+    : parseJson(decodeText(body, encoding), undefined, types);
 
 const decodeYaml = (body: Buffer, encoding: string): unknown =>
   parseYaml(isBinary(encoding) ? decodeUtf8(body) : decodeText(body, encoding));
@@ -334,5 +349,3 @@ decoders.set('application/x-yaml', { name: 'yaml', decode: decodeYaml });
 decoders.set('text/plain', { name: 'text', decode: plain });
 decoders.set('application/text', { name: 'text', decode: plain });
 decoders.set(RAW, { name: 'raw', decode: plain });
-
-const DEFAULT_ACCEPT = prepareAcceptContent(['json', 'text', 'raw']);

@@ -9,6 +9,7 @@
 import { Buffer } from 'node:buffer';
 import type {
   CreateNodeOptions,
+  Document,
   DocumentOptions,
   ParseOptions,
   ScalarTag,
@@ -18,10 +19,14 @@ import type {
   ToStringOptions,
 } from 'yaml';
 import { DecodeError, EncodeError } from '../errors.js';
+import { messageOf } from './bytes.js';
 import { load, once } from './optional.js';
 
-/** How many nodes aliases may stand for, all together. Python writes one for each object that occurs twice. */
+/** How many nodes the aliases of one anchor may stand for. Python writes one for each object that occurs twice. */
 const MAX_ALIASED = 10_000;
+/** Longest integer that is read, in characters: Python refuses longer ones too, and base 60 takes quadratic time. */
+const MAX_INTEGER_LENGTH = 4300;
+const LONG_INTEGER = `an integer of over ${MAX_INTEGER_LENGTH} characters`;
 /** PyYAML would recurse no deeper either; the package takes far more than linear time for a row of brackets. */
 const MAX_DEPTH = 500;
 
@@ -44,6 +49,7 @@ const scalar = (
 const digits = (text: string): string => text.replaceAll('_', '');
 
 function readInteger(text: string): number | bigint {
+  if (text.length > MAX_INTEGER_LENGTH) throw new DecodeError(LONG_INTEGER);
   const negative = text.startsWith('-');
   const plain = digits(text).replace(/^[-+]/, '');
   let value: bigint;
@@ -178,7 +184,8 @@ export function parseYaml(text: string): unknown {
     const document = parseDocument(text, readOptions);
     const [error] = document.errors;
     if (error !== undefined) {
-      throw new DecodeError(`yaml: not valid YAML at character ${error.pos[0]} (${error.code})`, { cause: error });
+      const why = error.message === LONG_INTEGER ? LONG_INTEGER : `not valid YAML (${error.code})`;
+      throw new DecodeError(`yaml: ${why} at character ${error.pos[0]}`, { cause: error });
     }
     // An unknown tag: Python's safe_load refuses it, and what it tags must not pass for plain data.
     const [warning] = document.warnings;
@@ -187,6 +194,7 @@ export function parseYaml(text: string): unknown {
         cause: warning,
       });
     }
+    if (text.includes('!')) resolveBareTags(document);
     return document.toJS({ maxAliasCount: MAX_ALIASED });
   } catch (error) {
     if (error instanceof DecodeError) throw error;
@@ -198,6 +206,22 @@ export function parseYaml(text: string): unknown {
   }
 }
 
+/** To PyYAML the tag `!` says that the scalar is what it would be without quotes; to the package, that it is text. */
+function resolveBareTags(document: Document): void {
+  yaml().visit(document, {
+    Scalar: (_key, node) => {
+      if (node.tag !== '!') return;
+      const text = node.source ?? '';
+      const rule = PYYAML.find(({ default: isDefault, test }) => isDefault && test?.test(text));
+      node.value = rule === undefined ? text : rule.resolve(text, fail, readOptions);
+    },
+  });
+}
+
+function fail(why: string): never {
+  throw new DecodeError(`yaml: ${why}`);
+}
+
 /** Writes one document. Throws `EncodeError`. */
 export function stringifyYaml(value: unknown): string {
   try {
@@ -206,7 +230,8 @@ export function stringifyYaml(value: unknown): string {
     if (error instanceof RangeError) {
       throw new EncodeError('yaml: the value is nested too deeply, or contains itself', { cause: error });
     }
-    throw new EncodeError(`yaml: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    if (error instanceof DecodeError) throw new EncodeError(error.message, { cause: error.cause });
+    throw new EncodeError(`yaml: ${messageOf(error)}`, { cause: error });
   }
 }
 

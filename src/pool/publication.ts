@@ -5,6 +5,8 @@
 import { randomUUID } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { toTable } from '../codec/amqp/plain-table.js';
+import { bufferOf } from '../codec/bytes.js';
+import { encodeText } from '../codec/charset.js';
 import { compress } from '../codec/compression.js';
 import { dumps } from '../codec/serialization.js';
 import { EncodeError, type MessageReturned, OptionError } from '../errors.js';
@@ -235,13 +237,9 @@ function encode(
     return dumps(body, given.serializer ?? serializer);
   }
   if (body instanceof Uint8Array) {
-    const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-    return { contentType, contentEncoding: contentEncoding ?? 'binary', body: bytes };
+    return { contentType, contentEncoding: contentEncoding ?? 'binary', body: bufferOf(body) };
   }
   if (typeof body !== 'string') throw new EncodeError('publish: with a contentType the body must be a string or bytes');
   const encoding = contentEncoding ?? 'utf-8';
-  if (!Buffer.isEncoding(encoding)) {
-    throw new EncodeError(`publish: Node cannot encode a string as '${encoding}'; pass the bytes instead`);
-  }
-  return { contentType, contentEncoding: encoding, body: Buffer.from(body, encoding) };
+  return { contentType, contentEncoding: encoding, body: encodeText(body, encoding) };
 }

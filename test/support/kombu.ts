@@ -8,16 +8,19 @@ import { type TestContext, test } from 'node:test';
 export const kombuPython: string | undefined = process.env.MOZUKU_TEST_PYTHON || undefined;
 
 const PROBE = `
-import importlib.util, json, kombu
+import importlib.util, json, kombu, kombu.compression
 has = lambda name: importlib.util.find_spec(name) is not None
 names = ['msgpack', 'brotli', 'zstandard', 'lz4', 'yaml']
-print(json.dumps({'version': kombu.VERSION[:2], 'modules': [name for name in names if has(name)]}))
+print(json.dumps({'version': kombu.VERSION[:2], 'modules': [name for name in names if has(name)],
+    'compressions': sorted(kombu.compression.encoders())}))
 `;
 
 export interface KombuFacts {
   readonly version: readonly [major: number, minor: number];
   /** Of msgpack, brotli, zstandard, lz4 and yaml, those that this Python has. */
   readonly modules: readonly string[];
+  /** The content types that its kombu compresses to. */
+  readonly compressions: readonly string[];
 }
 
 /** What that Python can do; asks it. */

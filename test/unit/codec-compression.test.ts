@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import zlib from 'node:zlib';
 import fc from 'fast-check';
-import { compress, decompress, names, register } from '#src/codec/compression';
+import { compress, decompress, encoders, getDecoder, getEncoder, names, register } from '#src/codec/compression';
 import { DecodeError, EncodeError, MessageTooLarge } from '#src/errors';
 
 const text = Buffer.from('worker broth 消息 '.repeat(500));
@@ -98,6 +98,15 @@ test('real gzip streams, of one member or several, are read under the same type'
   assert.throws(() => decompress(wrongSum, 'gzip'), DecodeError);
 });
 
+test('a limit over what a Buffer can hold is a limit all the same', () => {
+  for (const name of names()) {
+    const { body } = compress(text, name);
+    for (const maxBytes of [5 * 2 ** 30, Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
+      assert.deepEqual(decompress(body, name, { maxBytes }), text, `${name} ${maxBytes}`);
+    }
+  }
+});
+
 test('an unknown compression is named, with those that are there', () => {
   assert.throws(() => decompress(text, 'application/x-snappy'), /'application\/x-snappy'.*brotli, bzip, .*10000 bytes/);
   assert.throws(() => decompress(text, 'constructor'), DecodeError);
@@ -136,4 +145,23 @@ test('a compression of the user is used; what it throws is wrapped, and its outp
   register(null, null, 'application/x-none', ['none']);
   assert.throws(() => compress(text, 'none'), EncodeError);
   assert.throws(() => decompress(text, 'none'), DecodeError);
+});
+
+test('the registry answers as kombu does: content types, an encoder with its type, a decoder', () => {
+  const types = [
+    'application/x-gzip',
+    'application/x-brotli',
+    'application/x-bz2',
+    'application/x-lzma',
+    'application/zstd',
+  ];
+  for (const type of [...types, 'application/x-lz4']) assert.ok(encoders().includes(type), type);
+  for (const [alias, type] of Object.entries({ zlib: types[0], bzip: types[2], xz: types[3], zstandard: types[4] })) {
+    const { encode, contentType } = getEncoder(alias);
+    assert.equal(contentType, type);
+    assert.deepEqual(getDecoder(alias)(Buffer.from(encode(text)), text.length), text);
+    assert.equal(getDecoder(alias), getDecoder(contentType));
+  }
+  assert.throws(() => getEncoder('snappy'), EncodeError);
+  assert.throws(() => getDecoder('snappy'), DecodeError);
 });

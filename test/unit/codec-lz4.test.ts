@@ -75,6 +75,30 @@ for (const { name, found } of lz4Backends()) {
     }
   });
 
+  test(`${name}: a linked block of a few literals, or of nothing, is read`, () => {
+    for (const contentSize of [true, false]) {
+      for (const length of [0, 1, 2, 4, 7, 8, 14, 15, 16, 300]) {
+        const tail = text(300).subarray(0, length);
+        const head = length < 15 ? [length << 4] : length < 270 ? [0xf0, length - 15] : [0xf0, 255, length - 270];
+        const block = Buffer.concat([
+          Buffer.of(head.length + length, (head.length + length) >> 8, 0, 0),
+          Buffer.from(head),
+          tail,
+        ]);
+        for (const history of [1, 5, 66_000]) {
+          const pieces = [stored(text(Math.min(history, 60_000)))];
+          if (history > 60_000) pieces.push(stored(text(history - 60_000)));
+          const expected = Buffer.concat([text(Math.min(history, 60_000)), text(Math.max(history - 60_000, 0)), tail]);
+          const bytes = lz4Frame(backend, expected, { linked: true, contentSize, blocks: [...pieces, block] });
+          assert.ok(decode(bytes).equals(expected), `${length} literals behind ${history} bytes`);
+        }
+      }
+    }
+    const long = Buffer.concat([Buffer.of(6, 0, 0, 0, 0x50), Buffer.from('12345')]);
+    const forged = lz4Frame(backend, text(14), { linked: true, contentSize: true, blocks: [stored(text(10)), long] });
+    assert.throws(() => decode(forged), DecodeError, 'more than the header says');
+  });
+
   test(`${name}: a linked block that reaches back further than there is something is damaged`, () => {
     for (const history of [0, 1, 2, 3, 4, 100]) {
       for (const contentSize of [true, false]) {

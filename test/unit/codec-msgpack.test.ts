@@ -101,6 +101,7 @@ test('a key __proto__ sets no prototype', () => {
   const value = unpackMsgpack(Buffer.from('81a95f5f70726f746f5f5f81a161c3', 'hex')) as Record<string, unknown>;
   assert.equal(Object.getPrototypeOf(value), Object.prototype);
   assert.equal(value.a, undefined);
+  assert.deepEqual(Object.keys(value), ['__proto__']);
 });
 
 test('what cannot be encoded is an EncodeError, and the next value is encoded all the same', () => {
@@ -116,4 +117,100 @@ test('what cannot be encoded is an EncodeError, and the next value is encoded al
     assert.equal(hex({ a: 1 }), '81a16101');
   }
   assert.equal(hex(new Date(Number.NaN)), 'c0');
+});
+
+const read = (bytes: string): unknown => unpackMsgpack(Buffer.from(bytes, 'hex'));
+
+test('every kind of value is read, at its limits', () => {
+  const cases: Record<string, unknown> = {
+    '7f': 127,
+    e0: -32,
+    ff: -1,
+    ccff: 255,
+    cdffff: 65_535,
+    ceffffffff: 2 ** 32 - 1,
+    cf001fffffffffffff: Number.MAX_SAFE_INTEGER,
+    cf0020000000000000: 2n ** 53n,
+    cfffffffffffffffff: 2n ** 64n - 1n,
+    d080: -128,
+    d18000: -32_768,
+    d280000000: -(2 ** 31),
+    d3ffe0000000000001: Number.MIN_SAFE_INTEGER,
+    d3ffe0000000000000: -(2n ** 53n),
+    d38000000000000000: -(2n ** 63n),
+    ca3fc00000: 1.5,
+    cb3ff8000000000000: 1.5,
+    d90161: 'a',
+    da000161: 'a',
+    db0000000161: 'a',
+    c40107: Buffer.of(7),
+    c5000107: Buffer.of(7),
+    c60000000107: Buffer.of(7),
+    dc000107: [7],
+    dd0000000107: [7],
+    de0001a16107: { a: 7 },
+    df00000001a16107: { a: 7 },
+    '84c001c302ccc803cb3ff800000000000004': { null: 1, true: 2, 200: 3, '1.5': 4 },
+    d6ff00000001: new Date(1000),
+    d7ff0000000100000002: new Date(2 ** 34 * 0 + 4294967296000 + 2000),
+    d7ffee6b27fc00000001: new Date(1999),
+    c70cff00000001ffffffffffffffff: new Date(-1000),
+  };
+  for (const [bytes, value] of Object.entries(cases)) assert.deepEqual(read(bytes), value, bytes);
+});
+
+test('what the specification does not have is a DecodeError, the extensions of msgpackr above all', () => {
+  const refused: Record<string, RegExp> = {
+    c1: /0xc1 at 0 is no value/,
+    '91c1': /0xc1 at 1/,
+    d4720191a16107: /extension type 114/, // a record
+    d669000000009100: /extension type 105/, // a structure that may contain itself
+    d57000017f: /extension type 112/,
+    d54200017f: /extension type 66/, // a BigInt
+    d57400017f: /extension type 116/, // a typed array
+    d40000: /extension type 0/, // undefined
+    d40500: /extension type 5/,
+    d480aa: /extension type -128/,
+    c70005: /extension type 5 \(0 bytes\)/,
+    d4ff00: /timestamp has 1 bytes/,
+    c700ff: /timestamp has 0 bytes/,
+    c705ff0000000000: /timestamp has 5 bytes/,
+    d7ffffffffff00000000: /outside of what a Date holds/, // over a thousand million nanoseconds
+    c70cff000000007fffffffffffffff: /outside of what a Date holds/,
+    '81c40161c0': /key that is neither text nor a number/,
+    '819000': /key that is neither/,
+  };
+  for (const [bytes, why] of Object.entries(refused)) {
+    assert.throws(
+      () => read(bytes),
+      (error: unknown) => error instanceof DecodeError && why.test(error.message),
+      bytes,
+    );
+  }
+  assert.throws(
+    () => read('d40500'),
+    (error: unknown) => error instanceof DecodeError && error.details.extensionType === 5,
+  );
+});
+
+test('text is UTF-8 or an error, short or long, value or key', () => {
+  for (const bytes of ['a1ff', 'a3eda080', `d940${'61'.repeat(63)}ff`, '81a1ff01', 'a2c3', 'a4f8888080']) {
+    assert.throws(() => read(bytes), /not valid UTF-8|cut off/, bytes);
+  }
+  for (const text of ['\ufffd', 'é', '消息', '🐙', `${'x'.repeat(70)}\ufffd`, '']) assert.equal(through(text), text);
+  for (const value of ['\ud800', ['a\udfff'], { '\ud800': 1 }, new Map([['\ud800', 1]])]) {
+    assert.throws(() => packMsgpack(value), EncodeError);
+  }
+});
+
+test('words that look alike to the cache of short texts stay themselves', () => {
+  const words = Array.from({ length: 20_000 }, (_, i) => (i * 7919).toString(36));
+  for (let round = 0; round < 2; round++) assert.deepEqual(through(words), words);
+});
+
+test('lengths that a body cannot hold allocate nothing', () => {
+  // the last would be 8 GB of lists
+  for (const bytes of ['ddffffffff', 'dfffffffff', 'c6ffffffff', 'dbffffffff', 'dd00ffffff'.repeat(64)]) {
+    assert.throws(() => read(bytes), /cut off/, bytes);
+  }
 });

@@ -3,7 +3,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { compress, register as registerCompression } from '#src/codec/compression';
 import { decodePayload } from '#src/codec/decode';
-import { dumps, loads, prepareAcceptContent, register, unregister } from '#src/codec/serialization';
+import {
+  disable,
+  disableInsecureSerializers,
+  dumps,
+  enable,
+  enableInsecureSerializers,
+  type LoadsOptions,
+  loads,
+  prepareAcceptContent,
+  register,
+  unregister,
+} from '#src/codec/serialization';
 import { ContentDisallowed, DecodeError, EncodeError, MessageTooLarge, SerializerNotInstalled } from '#src/errors';
 
 const PICKLE = 'application/x-python-serialize';
@@ -206,4 +217,60 @@ test('a compressed body is decompressed before it is decoded, and damage to it i
     assert.throws(() => decodePayload(Buffer.alloc(0), { ...info, compression }, limits), DecodeError);
     assert.throws(() => decodePayload(body.subarray(0, 4), { ...info, compression }, limits), DecodeError);
   }
+});
+
+const yaml = (options?: LoadsOptions): unknown => loads(Buffer.from('a: 1'), 'application/x-yaml', 'utf-8', options);
+const text = (): unknown => loads(Buffer.from('x'), 'text/plain', 'utf-8');
+
+test('without accept, what is enabled decides; names and types enable and disable', () => {
+  try {
+    assert.throws(() => yaml(), ContentDisallowed);
+    enable('yaml');
+    assert.deepEqual(yaml(), { a: 1 });
+    disable('application/x-yaml');
+    assert.throws(() => yaml(), ContentDisallowed);
+    enable('application/x-yaml');
+    disable('yaml');
+    assert.throws(() => yaml(), ContentDisallowed);
+    disable('text');
+    assert.throws(() => text(), ContentDisallowed);
+    disable('raw');
+    assert.equal(loads(Buffer.from('x')), 'x', 'application/data is passed on always');
+    for (const unknown of [enable, disable]) assert.throws(() => unknown('ymal'), /did you mean 'yaml'/);
+    assert.throws(() => enable('pickle'), SerializerNotInstalled);
+    disable('pickle');
+  } finally {
+    for (const name of ['text', 'raw']) enable(name);
+    disable('yaml');
+  }
+});
+
+test('the insecure serializers are enabled together, or all but some disabled', () => {
+  try {
+    enableInsecureSerializers();
+    assert.deepEqual(yaml(), { a: 1 });
+    assert.equal(loads(Buffer.of(1), 'application/x-msgpack', 'binary'), 1);
+    disableInsecureSerializers();
+    assert.throws(() => yaml(), ContentDisallowed);
+    assert.throws(() => text(), ContentDisallowed);
+    assert.equal(loads(Buffer.from('1'), 'application/json', 'utf-8'), 1);
+    disableInsecureSerializers(['yaml']);
+    assert.deepEqual(yaml(), { a: 1 });
+    assert.throws(() => loads(Buffer.from('1'), 'application/json', 'utf-8'), ContentDisallowed);
+    assert.throws(() => enableInsecureSerializers(['yaml', 'pickle']), SerializerNotInstalled);
+    assert.throws(() => disableInsecureSerializers(['jsno']), SerializerNotInstalled);
+    assert.deepEqual(yaml(), { a: 1 }, 'a wrong name changes nothing');
+  } finally {
+    disableInsecureSerializers(['json', 'text', 'raw']);
+  }
+});
+
+test('an accept stands above what is enabled; force stands for it where there is none; pickle has neither', () => {
+  assert.deepEqual(yaml({ force: true }), { a: 1 });
+  assert.throws(() => yaml({ force: true, accept: ['json'] }), ContentDisallowed);
+  assert.deepEqual(yaml({ accept: ['yaml'] }), { a: 1 });
+  assert.throws(() => loads(Buffer.of(1), PICKLE, 'binary', { force: true }), ContentDisallowed);
+  assert.throws(() => loads(Buffer.of(1), 'application/x-no', 'binary', { force: true }), /no decoder is registered/);
+  assert.throws(() => yaml({ acept: ['yaml'] } as object), /did you mean 'accept'/);
+  assert.throws(() => yaml({ accept: 'yaml' } as object), /must be a list or set of content types/);
 });

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeBzip2 } from '#src/codec/compressions/bzip2-decoder';
 import { encodeBzip2 } from '#src/codec/compressions/bzip2-encoder';
+import { crc32 } from '#src/codec/compressions/crc32';
 import { crc64 } from '#src/codec/compressions/crc64';
 import { decodeXz } from '#src/codec/compressions/xz';
 import { encodeXz } from '#src/codec/compressions/xz-encoder';
@@ -139,4 +140,63 @@ test('bzip2: a wrong checksum, of a block or of the stream, is damage', () => {
     bytes[at]! ^= 4;
     assert.throws(() => decodeBzip2(bytes, MAX), DecodeError);
   }
+});
+
+/** A stream by the specification, of one block whose chunks, header and index padding are given. */
+function xzOf(chunks: Buffer, size: number, { filter = [0x21, 1, 0], padding = 0, indexPadding = 0 } = {}): Buffer {
+  const sum = (bytes: Buffer): Buffer => {
+    const result = Buffer.alloc(4);
+    result.writeUInt32LE(crc32(bytes));
+    return Buffer.concat([bytes, result]);
+  };
+  const flags = Buffer.of(0, 0);
+  const blockHeader = sum(Buffer.of(2, 0, ...filter, 0, 0, padding));
+  const unpadded = blockHeader.length + chunks.length;
+  const records = Buffer.of(0, 1, ...varint(unpadded), ...varint(size));
+  const fill = Buffer.alloc((4 - (records.length & 3)) & 3, indexPadding);
+  const index = sum(Buffer.concat([records, fill]));
+  const footer = Buffer.concat([Buffer.of(index.length / 4 - 1, 0, 0, 0), flags]);
+  return Buffer.concat([
+    Buffer.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0),
+    sum(flags),
+    blockHeader,
+    chunks,
+    Buffer.alloc((4 - (chunks.length & 3)) & 3),
+    index,
+    sum(footer).subarray(6),
+    footer,
+    Buffer.from('YZ'),
+  ]);
+}
+
+const varint = (value: number): number[] => (value < 128 ? [value] : [(value & 127) | 128, ...varint(value >> 7)]);
+const storedChunk = (control: number, bytes: Buffer): Buffer =>
+  Buffer.concat([Buffer.of(control, (bytes.length - 1) >> 8, (bytes.length - 1) & 255), bytes]);
+
+test('xz: padding is zero, and the dictionary a size that is', () => {
+  const chunks = Buffer.concat([storedChunk(1, text(200)), Buffer.of(0)]);
+  const build = (how: Parameters<typeof xzOf>[2]): Buffer => decodeXz(xzOf(chunks, 200, how), MAX);
+  assert.deepEqual(build({}), text(200));
+  assert.deepEqual(build({ filter: [0x21, 1, 40] }), text(200));
+  assert.throws(() => build({ filter: [0x21, 1, 41] }), /dictionary of a size that is not/);
+  assert.throws(() => build({ padding: 1 }), /padding of a block header/);
+  assert.throws(() => build({ indexPadding: 1 }), /index is damaged/);
+});
+
+test('xz: what starts a dictionary anew names its properties anew', () => {
+  // the LZMA chunk that our encoder writes for this text: with a dictionary (3), with properties (2), with neither (1)
+  const stream = encodeXz(text(500));
+  const control = stream.indexOf(0xe0, 24);
+  const packed = stream.readUInt16BE(control + 3) + 1;
+  const body = stream.subarray(control + 6, control + 6 + packed);
+  const [head, properties] = [stream.subarray(control + 1, control + 5), stream[control + 5]!];
+  const chunk = (reset: number): Buffer =>
+    Buffer.concat([Buffer.of(0x80 | (reset << 5)), head, Buffer.from(reset > 1 ? [properties] : []), body]);
+  const read = (...chunks: Buffer[]): Buffer => decodeXz(xzOf(Buffer.concat([...chunks, Buffer.of(0)]), 1052), MAX);
+  // As long as the contexts of LZMA repeat, and of a byte that says as little as none: the chunk behind it reads the same.
+  const between = Buffer.alloc(52, 10);
+  const whole = Buffer.concat([text(500), between, text(500)]);
+  assert.deepEqual(read(chunk(3), storedChunk(1, between), chunk(2)), whole);
+  assert.deepEqual(read(chunk(3), storedChunk(2, between), chunk(3)), whole);
+  assert.throws(() => read(chunk(3), storedChunk(1, between), chunk(1)), /has no properties/);
 });

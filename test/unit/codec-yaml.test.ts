@@ -121,3 +121,22 @@ test('what YAML cannot say is an EncodeError', () => {
   circular.push(circular);
   assert.throws(() => stringifyYaml(circular), EncodeError);
 });
+
+test('integers of any base are read up to the length that Python reads', () => {
+  assert.equal(parseYaml('9'.repeat(4300)), BigInt('9'.repeat(4300)));
+  // quadratic time: without the bound this takes minutes
+  assert.throws(() => parseYaml(`1${':00'.repeat(320_000)}`), /integer of over 4300 characters/);
+  for (const text of [`0x${'f'.repeat(4300)}`, `0b${'1'.repeat(4300)}`, `0${'7'.repeat(4300)}`, '9'.repeat(4301)]) {
+    assert.throws(() => parseYaml(text), DecodeError);
+  }
+});
+
+test('the tag ! asks what the text is without quotes, as PyYAML does', () => {
+  const cases = { '!': null, '- !': [null], 'a: !': { a: null }, '! 12': 12, '! "12"': 12, '! x': 'x', '! [1]': [1] };
+  for (const [text, value] of Object.entries(cases)) assert.deepEqual(parseYaml(text), value, text);
+});
+
+test('a key that is no text becomes it', () => {
+  assert.deepEqual(parseYaml('{.inf: 1, 010: 2, yes: 3, ~: 4}'), { Infinity: 1, 8: 2, true: 3, '': 4 });
+  assert.deepEqual(parseYaml(stringifyYaml({ '.inf': 1, '~': 2 })), { '.inf': 1, '~': 2 }, 'text that looks like one');
+});

@@ -38,6 +38,22 @@ describe('Producer', () => {
     const producer = new Producer(untouched);
     await assert.rejects(producer.publish({}, { contentType: 'application/x-mine' }), EncodeError);
     await assert.rejects(producer.publish('x', { contentType: 'text/plain', contentEncoding: 'koi8-r' }), EncodeError);
+    for (const contentEncoding of [
+      'hex',
+      'base64',
+      'base64url',
+      'binary',
+      'ascii',
+      'us-ascii',
+      'latin1',
+      'iso-8859-1',
+    ]) {
+      const options = { contentType: 'text/plain', contentEncoding };
+      await assert.rejects(producer.publish('消', options), EncodeError, contentEncoding);
+    }
+    for (const serializer of [undefined, 'text', 'raw', 'msgpack']) {
+      await assert.rejects(producer.publish('half a pair: \ud83d', serializer ? { serializer } : {}), EncodeError);
+    }
     await assert.rejects(producer.publish('x', { headers: { f: () => 0 } }), EncodeError);
     await assert.rejects(producer.publish('x', { compression: 'no-such' }), EncodeError);
     await assert.rejects(producer.publish({}, { serializer: 'no-such' }), { name: 'SerializerNotInstalled' });

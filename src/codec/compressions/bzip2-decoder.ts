@@ -2,13 +2,13 @@
  * Reads bzip2: streams in a row, with their checksums, into an output that grows up to a limit and never past it (a
  * block of 40 bytes can stand for 45 MB).
  *
- * Written here because of the packages that do it seek-bzip drops bytes that follow the stream and prints a deprecation
- * warning, unbzip2-stream is asynchronous, and none writes. Not read: the "randomised" blocks that bzip2 stopped writing
+ * Written here, because the packages that do it are of no use: seek-bzip drops bytes that follow the stream and prints a
+ * deprecation warning, unbzip2-stream is asynchronous, and none writes. Not read: the "randomised" blocks that bzip2 stopped writing
  * in 1999.
  */
 import { Buffer } from 'node:buffer';
-import { DecodeError } from '../../errors.js';
 import { CRC32_STRAIGHT } from './crc32.js';
+import { damageOf } from './damage.js';
 import { tooLarge } from './limit.js';
 
 const BLOCK_MAGIC = 0x314159265359;
@@ -18,7 +18,7 @@ const RUN_B = 1;
 const GROUP = 50;
 const MAX_CODE = 20;
 
-const bad = (why: string): DecodeError => new DecodeError(`bzip2: ${why}`);
+const { bad, cutOff, damaged, follow } = damageOf('bzip2', 'stream');
 
 /** Decodes all streams of a body. Throws `DecodeError`, `MessageTooLarge` past `maxBytes`. */
 export function decodeBzip2(body: Buffer, maxBytes: number): Buffer {
@@ -27,8 +27,8 @@ export function decodeBzip2(body: Buffer, maxBytes: number): Buffer {
   do {
     const magic = body.subarray(bits.byte, bits.byte + 4);
     if (magic.length < 4 || magic.toString('latin1', 0, 3) !== 'BZh' || magic[3]! < 49 || magic[3]! > 57) {
-      if (bits.byte > 0) throw bad(`${body.length - bits.byte} bytes follow the last stream`);
-      throw magic.length < 4 ? bad('the stream is cut off') : bad('this is no bzip2 stream');
+      if (bits.byte > 0) throw follow(body.length - bits.byte);
+      throw magic.length < 4 ? cutOff() : bad('this is no bzip2 stream');
     }
     bits.byte += 4;
     decodeStream(bits, (magic[3]! - 48) * 100_000, output);
@@ -46,7 +46,7 @@ function decodeStream(bits: Bits, blockSize: number, output: Output): void {
       bits.align();
       return;
     }
-    if (magic !== BLOCK_MAGIC) throw bad('a block is damaged');
+    if (magic !== BLOCK_MAGIC) throw damaged('a block');
     const places = placesFor(blockSize);
     const { length, origin } = readBlock(bits, places);
     const found = writeBlock(places, length, origin, output);
@@ -70,7 +70,7 @@ function readBlock(bits: Bits, places: Uint32Array): { length: number; origin: n
   const symbols = readAlphabet(bits);
   const endOfBlock = symbols.length + 1;
   const codeCount = bits.read(3);
-  if (codeCount < 2 || codeCount > 6) throw bad('a block is damaged');
+  if (codeCount < 2 || codeCount > 6) throw damaged('a block');
   const selectors = readSelectors(bits, codeCount);
   const codes = Array.from({ length: codeCount }, () => readCode(bits, endOfBlock + 1));
   let length = 0;
@@ -85,7 +85,7 @@ function readBlock(bits: Bits, places: Uint32Array): { length: number; origin: n
       left = GROUP;
     }
     left--;
-    if (code === undefined) throw bad('a block is damaged');
+    if (code === undefined) throw damaged('a block');
     const symbol = readSymbol(bits, code);
     if (symbol <= RUN_B) {
       // A run's length in digits 1 and 2, the lowest first.
@@ -108,7 +108,7 @@ function readBlock(bits: Bits, places: Uint32Array): { length: number; origin: n
     symbols[0] = byte;
     places[length++] = byte;
   }
-  if (origin >= length) throw bad('a block is damaged');
+  if (origin >= length) throw damaged('a block');
   return { length, origin };
 }
 
@@ -121,19 +121,19 @@ function readAlphabet(bits: Bits): Uint8Array {
     const row = bits.read(16);
     for (let low = 0; low < 16; low++) if ((row & (0x8000 >> low)) !== 0) symbols.push(high * 16 + low);
   }
-  if (symbols.length === 0) throw bad('a block is damaged');
+  if (symbols.length === 0) throw damaged('a block');
   return Uint8Array.from(symbols);
 }
 
 /** Which code each group of 50 symbols is written in. */
 function readSelectors(bits: Bits, codeCount: number): Uint8Array {
   const count = bits.read(15);
-  if (count === 0) throw bad('a block is damaged');
+  if (count === 0) throw damaged('a block');
   const recent = Array.from({ length: codeCount }, (_, i) => i);
   const selectors = new Uint8Array(count);
   for (let i = 0; i < count; i++) {
     let place = 0;
-    while (bits.read(1) === 1) if (++place >= codeCount) throw bad('a block is damaged');
+    while (bits.read(1) === 1) if (++place >= codeCount) throw damaged('a block');
     const [selector] = recent.splice(place, 1);
     recent.unshift(selector!);
     selectors[i] = selector!;
@@ -153,7 +153,7 @@ function readCode(bits: Bits, count: number): Code {
   let length = bits.read(5);
   for (let i = 0; i < count; i++) {
     for (;;) {
-      if (length < 1 || length > MAX_CODE) throw bad('a block is damaged');
+      if (length < 1 || length > MAX_CODE) throw damaged('a block');
       if (bits.read(1) === 0) break;
       length += bits.read(1) === 0 ? 1 : -1;
     }
@@ -187,7 +187,7 @@ function readSymbol(bits: Bits, { last, base, symbols }: Code): number {
       return symbol;
     }
   }
-  throw bad('a block is damaged');
+  throw damaged('a block');
 }
 
 /** Undoes the sorting, then the runs of four equal bytes and a count; the checksum of what it wrote. */
@@ -272,7 +272,7 @@ class Bits {
   /** Up to 24 bits. */
   read(count: number): number {
     while (this.#count < count) {
-      if (this.byte >= this.bytes.length) throw bad('the stream is cut off');
+      if (this.byte >= this.bytes.length) throw cutOff();
       this.#held = ((this.#held << 8) | this.bytes[this.byte++]!) & 0xffffffff;
       this.#count += 8;
     }

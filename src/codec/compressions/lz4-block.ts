@@ -58,6 +58,8 @@ export function measureBlock(input: Uint8Array, start: number, end: number, hist
  *
  * So the decoder writes H over itself, four other bytes in front of it, which are put back afterwards, and the block
  * behind it, in place. It stays the bounds-checked decoder it is; the price is to copy 64 KiB twice for each block.
+ *
+ * A block without a match is copied here: after a match the decoders want more literals than such a block may have.
  */
 export function decodeLinked(
   backend: Lz4Backend,
@@ -70,6 +72,8 @@ export function decodeLinked(
 ): number {
   const history = at - HEADROOM;
   if (history === 0) return backend.decodeBlock(input, start, end, output.subarray(at, limit));
+  const literals = literalsOf(input, start, end);
+  if (literals >= 0) return literals > limit - at ? -1 : input.copy(output, at, end - literals, end);
   // Later blocks cannot reach further than what is there. Early ones must not see the four bytes, nor, since a match is
   // four bytes long, what is made up where there are fewer.
   if (history < REACH && measureBlock(input, start, end, history) < 0) return -1;
@@ -92,4 +96,17 @@ export function decodeLinked(
   const written = backend.decodeBlock(sequence, 0, length, output.subarray(from - 4, limit));
   output.writeUInt32LE(kept, from - 4);
   return written < n + 4 ? -1 : written - n - 4;
+}
+
+/** How many literals the block has, if it has nothing else, or -1. */
+function literalsOf(input: Uint8Array, start: number, end: number): number {
+  let at = start;
+  const token = input[at++]!;
+  let literals = token >> 4;
+  if (literals === 15) {
+    let more = 255;
+    while (more === 255 && at < end) literals += more = input[at++]!;
+    if (more === 255) return -1;
+  }
+  return at + literals === end ? literals : -1;
 }

@@ -7,7 +7,8 @@
  * fill, and never longer than the limit.
  */
 import { Buffer } from 'node:buffer';
-import { DecodeError, EncodeError } from '../../errors.js';
+import { EncodeError } from '../../errors.js';
+import { damageOf, skippableEnd } from './damage.js';
 import { tooLarge } from './limit.js';
 import { encodeBound, type Lz4Backend } from './lz4-backend.js';
 import { decodeLinked, HEADROOM, measureBlock } from './lz4-block.js';
@@ -15,8 +16,6 @@ import { xxhash32 } from './xxhash32.js';
 
 const MAGIC = 0x184d2204;
 const LEGACY_MAGIC = 0x184c2102;
-/** 16 of them, all but the last four bits. */
-const SKIPPABLE_MAGIC = 0x184d2a50;
 
 // FLG
 const VERSION = 0b0100_0000;
@@ -44,8 +43,8 @@ interface Frame {
   readonly blocks: number;
 }
 
-const bad = (why: string): DecodeError => new DecodeError(`lz4: ${why}`);
-const cutOff = (): DecodeError => bad('the frame is cut off');
+const damage = damageOf('lz4', 'frame');
+const { bad, cutOff, damaged } = damage;
 
 /** Decodes all frames of a body. Throws `DecodeError`, `MessageTooLarge` past `maxBytes`. */
 export function decodeLz4(backend: Lz4Backend, body: Buffer, maxBytes: number): Buffer {
@@ -54,17 +53,15 @@ export function decodeLz4(backend: Lz4Backend, body: Buffer, maxBytes: number): 
   let at = 0;
   do {
     if (at + 4 > body.length) throw cutOff();
-    const magic = body.readUInt32LE(at);
-    if ((magic & ~15) === SKIPPABLE_MAGIC) {
-      if (at + 8 > body.length) throw cutOff();
-      at += 8 + body.readUInt32LE(at + 4);
-      if (at > body.length) throw cutOff();
+    const skipped = skippableEnd(body, at, damage);
+    if (skipped !== undefined) {
+      at = skipped;
       continue;
     }
+    const magic = body.readUInt32LE(at);
     if (magic === LEGACY_MAGIC)
       throw bad("this is the legacy format, which is not read: write frames ('lz4', not 'lz4 -l')");
-    if (magic !== MAGIC)
-      throw bad(at === 0 ? 'this is no LZ4 frame' : `${body.length - at} bytes follow the last frame`);
+    if (magic !== MAGIC) throw at === 0 ? bad('this is no LZ4 frame') : damage.follow(body.length - at);
     const frame = readHeader(body, at + 4);
     const outline = walkBlocks(body, frame);
     const { end } = outline;
@@ -130,7 +127,7 @@ function walkBlocks(body: Buffer, { flags, blockSize, contentSize, blocks }: Fra
     if (head < STORED) {
       const history = flags & INDEPENDENT ? 0 : possible;
       size = contentSize < 0 ? measureBlock(body, at, end, history) : Math.min(length * MAX_RATIO, blockSize);
-      if (size < 0 || size > blockSize) throw bad('a block is damaged');
+      if (size < 0 || size > blockSize) throw damaged('a block');
     }
     possible += size;
     at = end + trailer;

@@ -3,11 +3,12 @@
  * header names or at an end marker. Python reads it under the same name; nothing here writes it.
  */
 import { Buffer } from 'node:buffer';
-import { DecodeError } from '../../errors.js';
+import { damageOf } from './damage.js';
 import { tooLarge } from './limit.js';
 import { LzmaDecoder, MAX_MATCH } from './lzma-decoder.js';
 import { readProperties } from './lzma-model.js';
 
+const { bad, damaged, follow } = damageOf('lzma', 'stream');
 const HEADER_BYTES = 13;
 const FIRST_OUTPUT = 64 * 1024;
 
@@ -30,7 +31,7 @@ export function isAlone(body: Buffer): boolean {
 export function decodeAlone(body: Buffer, maxBytes: number): Buffer {
   const properties = readProperties(body[0]!);
   if (properties === undefined || properties.lc + properties.lp > 4) {
-    throw new DecodeError('lzma: the header has unknown properties');
+    throw bad('the header has unknown properties');
   }
   const low = body.readUInt32LE(5);
   const high = body.readUInt32LE(9);
@@ -52,11 +53,11 @@ export function decodeAlone(body: Buffer, maxBytes: number): Buffer {
     filled = decoder.decode(output, 0, filled, size < 0 ? room : Math.min(room, size), output.length);
   }
   if (filled > maxBytes) throw tooLarge(maxBytes);
-  if (size >= 0 && filled !== size) throw new DecodeError('lzma: the content is not as long as the header claims');
+  if (size >= 0 && filled !== size) throw bad('the content is not as long as the header claims');
   // A writer that knows the length may put an end marker behind it all the same.
   if (size >= 0 && !decoder.ended && !decoder.finish().clean) decoder.decode(output, 0, filled, filled + 1, filled);
   const { at, clean } = decoder.finish();
-  if (!clean) throw new DecodeError('lzma: the stream is damaged');
-  if (at !== body.length) throw new DecodeError(`lzma: ${body.length - at} bytes follow the end of the stream`);
+  if (!clean) throw damaged('the stream');
+  if (at !== body.length) throw follow(body.length - at);
   return output.subarray(0, filled);
 }

@@ -4,8 +4,10 @@
  *
  * It knows nothing of the containers (xz, LZMA2, .lzma), which say where input and output start and end.
  */
-import { DecodeError } from '../../errors.js';
+import { damageOf } from './damage.js';
 import * as M from './lzma-model.js';
+
+const { cutOff, damaged } = damageOf('lzma', 'stream');
 
 /** No match is longer. */
 export const MAX_MATCH = 273;
@@ -55,7 +57,7 @@ export class LzmaDecoder {
 
   /** Starts the range coder on `input[start, end)`. */
   start(start: number, end: number): void {
-    if (end - start < 5 || this.#input[start] !== 0) throw damaged();
+    if (end - start < 5 || this.#input[start] !== 0) throw damaged('the stream');
     this.#at = start + 1;
     this.#end = end;
     this.#range = 0xffffffff;
@@ -114,7 +116,7 @@ export class LzmaDecoder {
         this.#state = M.afterRep(this.#state);
       }
       const distance = this.#rep0 + 1;
-      if (distance > at - start || length > limit - at) throw damaged();
+      if (distance > at - start || length > limit - at) throw damaged('the stream');
       if (distance >= length) output.copyWithin(at, at - distance, at - distance + length);
       else for (let i = at; i < at + length; i++) output[i] = output[i - distance]!;
       at += length;
@@ -137,7 +139,7 @@ export class LzmaDecoder {
   }
 
   #back(output: Uint8Array, start: number, at: number): number {
-    if (this.#rep0 >= at - start) throw damaged();
+    if (this.#rep0 >= at - start) throw damaged('the stream');
     return output[at - this.#rep0 - 1]!;
   }
 
@@ -233,11 +235,7 @@ export class LzmaDecoder {
   }
 
   #byte(): number {
-    if (this.#at >= this.#end) throw new DecodeError('lzma: the stream is cut off');
+    if (this.#at >= this.#end) throw cutOff();
     return this.#input[this.#at++]!;
   }
-}
-
-function damaged(): DecodeError {
-  return new DecodeError('lzma: the stream is damaged');
 }

@@ -8,11 +8,11 @@
  *                            reset > 1; reset 1: the state starts anew, 2: with new properties, 3: and the dictionary
  */
 import { Buffer } from 'node:buffer';
-import { DecodeError } from '../../errors.js';
+import { damageOf } from './damage.js';
 import { LzmaDecoder } from './lzma-decoder.js';
 import { readProperties } from './lzma-model.js';
 
-const bad = (why: string): DecodeError => new DecodeError(`lzma2: ${why}`);
+const { bad, cutOff, damaged } = damageOf('lzma2', 'stream');
 
 /** How many bytes the chunks from `start` on decode to, and where they end. Makes sure that they lie within the body. */
 export function walkLzma2(body: Buffer, start: number): { readonly size: number; readonly end: number } {
@@ -21,7 +21,7 @@ export function walkLzma2(body: Buffer, start: number): { readonly size: number;
   for (;;) {
     const control = body[at];
     if (control === 0) return { size, end: at + 1 };
-    if (control === undefined || at + 6 > body.length) throw bad('the stream is cut off');
+    if (control === undefined || at + 6 > body.length) throw cutOff();
     if (control >= 0x80) {
       size += ((control & 0x1f) << 16) + body.readUInt16BE(at + 1) + 1;
       at += 5 + (control >= 0xc0 ? 1 : 0) + body.readUInt16BE(at + 3) + 1;
@@ -40,13 +40,17 @@ export function decodeLzma2(body: Buffer, start: number, size: number): Buffer {
   const output = Buffer.allocUnsafe(size);
   let decoder: LzmaDecoder | undefined;
   let dictionary = -1;
-  let needsReset = true;
+  let needsProperties = true;
   let filled = 0;
   let at = start;
   for (;;) {
     const control = body[at]!;
     if (control === 0) return output;
-    if (control === 1 || control >= 0xe0) dictionary = filled;
+    if (control === 1 || control >= 0xe0) {
+      dictionary = filled;
+      // What starts a dictionary anew wants properties again before the next LZMA chunk.
+      needsProperties = true;
+    }
     if (dictionary === -1) throw bad('the first chunk does not start a dictionary');
     if (control < 0x80) {
       const length = body.readUInt16BE(at + 1) + 1;
@@ -63,16 +67,16 @@ export function decodeLzma2(body: Buffer, start: number, size: number): Buffer {
       if (properties === undefined || properties.lc + properties.lp > 4) throw bad('a chunk has unknown properties');
       if (decoder === undefined) decoder = new LzmaDecoder(body, properties);
       else decoder.setProperties(properties);
-      needsReset = false;
+      needsProperties = false;
     } else if (control >= 0xa0) {
       decoder?.resetState();
     }
-    if (decoder === undefined || needsReset) throw bad('the first chunk has no properties');
+    if (decoder === undefined || needsProperties) throw bad('the first chunk of a dictionary has no properties');
     decoder.start(at, at + packed);
     const end = filled + length;
     filled = decoder.decode(output, dictionary, filled, end, end);
     const finished = decoder.finish();
-    if (decoder.ended || !finished.clean || finished.at !== at + packed) throw bad('a chunk is damaged');
+    if (decoder.ended || !finished.clean || finished.at !== at + packed) throw damaged('a chunk');
     at += packed;
   }
 }

@@ -13,9 +13,9 @@
  */
 import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import { DecodeError } from '../../errors.js';
 import { crc32 } from './crc32.js';
 import { crc64 } from './crc64.js';
+import { damageOf } from './damage.js';
 import { tooLarge } from './limit.js';
 import { decodeAlone, isAlone } from './lzma-alone.js';
 import { decodeLzma2, walkLzma2 } from './lzma2.js';
@@ -24,6 +24,8 @@ export const XZ_MAGIC = Buffer.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00);
 const FOOTER_MAGIC = Buffer.from('YZ');
 const HEADER_BYTES = 12;
 const LZMA2 = 0x21;
+/** The filter's one byte of properties. */
+const MAX_DICTIONARY_PROPERTY = 40;
 
 /** How long each kind of check is, by its number. */
 const CHECK_BYTES = [0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64];
@@ -34,8 +36,7 @@ const CHECKS = new Map<number, (bytes: Buffer) => Buffer>([
   [10, (bytes) => createHash('sha256').update(bytes).digest()],
 ]);
 
-const bad = (why: string): DecodeError => new DecodeError(`xz: ${why}`);
-const cutOff = (): DecodeError => bad('the stream is cut off');
+const { bad, damaged, cutOff, follow } = damageOf('xz', 'stream');
 
 /** Decodes all streams of a body. Throws `DecodeError`, `MessageTooLarge` past `maxBytes`. */
 export function decodeXz(body: Buffer, maxBytes: number): Buffer {
@@ -51,7 +52,7 @@ export function decodeXz(body: Buffer, maxBytes: number): Buffer {
       continue;
     }
     if (!body.subarray(at, at + 6).equals(XZ_MAGIC)) {
-      throw bad(at === 0 ? 'this is no xz stream' : `${body.length - at} bytes follow the last stream`);
+      throw at === 0 ? bad('this is no xz stream') : follow(body.length - at);
     }
     at = decodeStream(
       body,
@@ -94,7 +95,7 @@ function decodeStream(
     const padded = end + ((4 - ((end - data.at) & 3)) & 3);
     const checkBytes = CHECK_BYTES[kind]!;
     if (padded + checkBytes > body.length) throw cutOff();
-    if (body.subarray(end, padded).some((byte) => byte !== 0)) throw bad('the padding of a block is not zero');
+    if (!isZero(body, end, padded)) throw damaged('the padding of a block');
     if (!checksum(output).equals(body.subarray(padded, padded + checkBytes)))
       throw bad('a block does not have its checksum');
     records.push([end - at + checkBytes, size]);
@@ -111,7 +112,7 @@ function decodeStream(
     !footer.subarray(8, 10).equals(flags) ||
     !footer.subarray(10).equals(FOOTER_MAGIC)
   ) {
-    throw bad('the footer is damaged');
+    throw damaged('the footer');
   }
   return end;
 }
@@ -128,6 +129,9 @@ function readBlockHeader(body: Buffer, start: number): { at: number; packed: num
   if ((flags & 0x3f) !== 0 || fields.next() !== LZMA2 || fields.next() !== 1) {
     throw bad('the stream uses filters besides LZMA2, which are not read');
   }
+  // 2^12 to 2^32 bytes; nothing is allocated by it, but a value past that has no meaning
+  if (fields.next() > MAX_DICTIONARY_PROPERTY) throw bad('a block header claims a dictionary of a size that is not');
+  if (!isZero(body, fields.at, end - 4)) throw damaged('the padding of a block header');
   return { at: end, packed, size };
 }
 
@@ -138,8 +142,14 @@ function readIndex(body: Buffer, start: number, records: readonly (readonly [num
   for (const [unpadded, size] of records) same = same && fields.next() === unpadded && fields.next() === size;
   const end = fields.at + ((4 - ((fields.at - start) & 3)) & 3);
   if (end + 4 > body.length) throw cutOff();
-  if (!same || crc32(body.subarray(start, end)) !== body.readUInt32LE(end)) throw bad('the index is damaged');
+  if (!same || !isZero(body, fields.at, end) || crc32(body.subarray(start, end)) !== body.readUInt32LE(end))
+    throw damaged('the index');
   return end + 4;
+}
+
+function isZero(bytes: Buffer, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) if (bytes[at] !== 0) return false;
+  return true;
 }
 
 /** Integers of variable length: seven bits a byte, the lowest first. */

@@ -1,7 +1,7 @@
 /**
  * zlib, gzip and brotli: `node:zlib`'s one-shot functions, held to a limit, and strict about what follows the stream.
  */
-import type { Buffer } from 'node:buffer';
+import { type Buffer, constants } from 'node:buffer';
 import zlib from 'node:zlib';
 import { DecodeError } from '../../errors.js';
 
@@ -19,7 +19,9 @@ function inflateWith(oneShot: OneShot): (body: Buffer, maxBytes: number) => Buff
     // One piece holds the whole result for most bodies: collecting 16 KiB pieces costs a third more from 64 KiB on, and two
     // pieces in place of one a fifth more at 4 KiB (JSON shrinks to a fourth or fifth).
     const chunkSize = Math.min(Math.max(body.length * 8, 1024), 256 * 1024);
-    const result = oneShot(body, { info: true, maxOutputLength: Math.max(maxBytes, 1), chunkSize }) as Inflated;
+    // Node refuses a limit over what one Buffer can hold.
+    const maxOutputLength = Math.min(Math.max(maxBytes, 1), constants.MAX_LENGTH);
+    const result = oneShot(body, { info: true, maxOutputLength, chunkSize }) as Inflated;
     if (result.engine.bytesWritten !== body.length) {
       throw new DecodeError(`${body.length - result.engine.bytesWritten} bytes follow the end of the stream`);
     }

@@ -11,8 +11,11 @@ import { readFileSync } from 'node:fs';
 import zlib from 'node:zlib';
 import { DecodeError, EncodeError } from '../../errors.js';
 import { load, locate, type Optional, once } from '../optional.js';
+import { damageOf } from './damage.js';
 import { tooLarge } from './limit.js';
 import { withContentSize, type ZstdFrame } from './zstd-frames.js';
+
+const { damaged } = damageOf('zstd', 'frame');
 
 export interface ZstdBackend {
   readonly name: 'node:zlib' | 'zstd-codec';
@@ -159,7 +162,7 @@ const codec = once((): ZstdBackend => {
     return withVectors((to, from) => {
       binding.cloneToVector(from, bytes);
       to.resize(size, 0);
-      if (simple.decompress(to, from) !== size) throw damaged();
+      if (simple.decompress(to, from) !== size) throw damaged('the frame');
       return Buffer.from(binding.toTypedArrayView(to));
     });
   }
@@ -174,15 +177,15 @@ const codec = once((): ZstdBackend => {
       if (length <= maxBytes) pieces.push(Buffer.from(piece));
     };
     try {
-      if (!stream.begin()) throw damaged();
+      if (!stream.begin()) throw damaged('the frame');
       let at = 0;
       for (const cut of cuts) {
         for (const end = cut - start; at < end; at = Math.min(at + PIECE, end)) {
-          if (!stream.transform(bytes.subarray(at, Math.min(at + PIECE, end)), take)) throw damaged();
+          if (!stream.transform(bytes.subarray(at, Math.min(at + PIECE, end)), take)) throw damaged('the frame');
           if (length > maxBytes) throw tooLarge(maxBytes);
         }
       }
-      if (!stream.end(take)) throw damaged();
+      if (!stream.end(take)) throw damaged('the frame');
       if (length > maxBytes) throw tooLarge(maxBytes);
       return Buffer.concat(pieces, length);
     } finally {
@@ -224,10 +227,6 @@ const codec = once((): ZstdBackend => {
     },
   };
 });
-
-function damaged(): DecodeError {
-  return new DecodeError('zstd: the frame is damaged');
-}
 
 /** Every backend, the preferred one first: whether it works here, and if not, why. */
 export function zstdBackends(): { readonly name: ZstdBackend['name']; readonly found: Optional<ZstdBackend> }[] {

@@ -4,7 +4,7 @@
  * (Node 24 drops the second frame in silence); here that is settled for all of them.
  */
 import { Buffer } from 'node:buffer';
-import { DecodeError } from '../../errors.js';
+import { damageOf, skippableEnd } from './damage.js';
 
 export interface ZstdFrame {
   readonly start: number;
@@ -23,33 +23,28 @@ export interface ZstdFrame {
 const STRIDE = 4 * 1024 * 1024;
 
 const MAGIC = 0xfd2fb528;
-const SKIPPABLE_MAGIC = 0x184d2a50;
 const SINGLE_SEGMENT = 0b0010_0000;
 const CHECKSUM = 0b0000_0100;
 const MAX_BLOCK = 128 * 1024;
 
-const bad = (why: string): DecodeError => new DecodeError(`zstd: ${why}`);
-const cutOff = (): DecodeError => bad('the frame is cut off');
+const damage = damageOf('zstd', 'frame');
+const { bad, cutOff, follow } = damage;
 
 /** All frames of a body but skippable ones, in order. Throws `DecodeError`: cut off, no frame, or bytes behind the last. */
 export function zstdFrames(body: Buffer): ZstdFrame[] {
   const frames: ZstdFrame[] = [];
   let at = 0;
   do {
-    if (at + 4 > body.length) {
-      throw at === 0 ? cutOff() : bad(`${body.length - at} bytes follow the last frame`);
-    }
-    const magic = body.readUInt32LE(at);
-    if ((magic & ~15) === SKIPPABLE_MAGIC) {
-      if (at + 8 > body.length) throw cutOff();
-      at += 8 + body.readUInt32LE(at + 4);
-      if (at > body.length) throw cutOff();
-    } else if (magic === MAGIC) {
+    if (at + 4 > body.length) throw at === 0 ? cutOff() : follow(body.length - at);
+    const skipped = skippableEnd(body, at, damage);
+    if (skipped !== undefined) {
+      at = skipped;
+    } else if (body.readUInt32LE(at) === MAGIC) {
       const frame = outline(body, at);
       frames.push(frame);
       at = frame.end;
     } else {
-      throw bad(at === 0 ? 'this is no zstd frame' : `${body.length - at} bytes follow the last frame`);
+      throw at === 0 ? bad('this is no zstd frame') : follow(body.length - at);
     }
   } while (at < body.length);
   if (frames.length === 0) throw bad('there are only skippable frames');
