@@ -20,6 +20,7 @@ function open(payload: () => unknown = () => ({ answer: 42 })): {
     readProperties: () => counted('properties', { messageId: 'm' }),
     readHeaders: () => counted('headers', Object.create(null)),
     readDeliveryInfo: () => counted('deliveryInfo', info),
+    readAccept: () => counted('accept', new Set(['application/json'])),
     readBody: () => counted('body', Buffer.from('body')),
     decode: () => counted('payload', payload()),
   };
