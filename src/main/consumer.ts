@@ -8,7 +8,7 @@ import type * as amqplib from 'amqplib';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
 import { readOptions } from '../options.js';
-import * as known from './consumer-known.js';
+import * as known from './consumer-options.js';
 import { Consuming } from './consuming.js';
 import { withDeadline } from './deadline.js';
 import type { CallOptions, Channel } from './entities/channel.js';
@@ -19,7 +19,7 @@ import { describeThrown, warn } from './entities/safely.js';
 import { isTarget, readCallOptions, type Target } from './entities/target.js';
 import { type Held, Unsettled } from './unsettled.js';
 
-export * from './consumer-known.js';
+export * from './consumer-options.js';
 
 /** Methods that ask the broker wait for each other, in the order of their calls. */
 export class Consumer extends EventEmitter<known.ConsumerEvents> {
@@ -167,7 +167,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
 
   /** `addQueue(Queue.fromDict(name, dict))`. */
   async addQueueFromDict(name: string, dict?: QueueDict, options?: CallOptions): Promise<Queue> {
-    return this.addQueue(Queue.fromDict(name, dict), given);
+    return this.addQueue(Queue.fromDict(name, dict), options);
   }
 
   /** True while messages come from this queue. */
@@ -212,7 +212,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   /** false: no more messages, true: they flow again. RabbitMQ has no `channel.flow`, so it cancels and consumes. */
   async flow(active: boolean, options?: CallOptions): Promise<void> {
     if (typeof active !== 'boolean') throw new OptionError('Consumer.flow: it takes true or false');
-    await (active ? this.consume(given) : this.cancel(given));
+    await (active ? this.consume(options) : this.cancel(options));
   }
 
   /**
