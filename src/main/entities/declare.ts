@@ -41,16 +41,19 @@ export async function declareAlone(
   }
 }
 
-/** Declares exchange, queue and bindings, in this order; a passive queue is looked at, and nothing else done. */
+/**
+ * Declares exchange, queue and bindings, in this order. `there`: the name is the broker's, which it takes from nobody, so that the
+ * queue is looked at, and bound again.
+ */
 export async function declareWithBindings(
   channel: amqplib.Channel,
   queue: Queue,
   as = queue.name,
+  there = false,
 ): Promise<QueueFacts> {
   const { exchange } = queue;
-  if (queue.passive) return declareAlone(channel, queue, as);
   if (exchange !== undefined) await declareExchange(channel, exchange);
-  const facts = await declareAlone(channel, queue, as);
+  const facts = await declareAlone(channel, queue, as, there);
   try {
     if (exchange !== undefined && exchange.name !== '') {
       const args = toTable(queue.bindingArguments ?? {}, 'bindingArguments');
@@ -73,7 +76,9 @@ export async function declareWithBindings(
  */
 export async function declareQueue(channel: amqplib.Channel, queue: Queue): Promise<string> {
   if (queue.noDeclare) return queue.name;
-  const { name, messages, consumers } = await declareWithBindings(channel, queue);
+  const { name, messages, consumers } = await (queue.passive
+    ? declareAlone(channel, queue)
+    : declareWithBindings(channel, queue));
   queue.onDeclared?.(name, messages, consumers);
   return name;
 }

@@ -161,7 +161,9 @@ export class Queue {
 
   /** A copy that talks through `target`, and its exchange with it. */
   bind(target: Target): Queue {
-    return new Queue(this.name, this.exchange, { ...this.#options, channel: target });
+    const copy = new Queue(this.#name, this.exchange, { ...this.#options, channel: target });
+    copy.#adopted = this.#adopted;
+    return copy;
   }
 
   /** A bound queue and its exchange talk through `target` from now on; one that is not bound stays so. */
@@ -236,6 +238,7 @@ export class Queue {
     const remove = async (raw: amqplib.ConfirmChannel, channel: Channel): Promise<number> => {
       const { messageCount } = await raw.deleteQueue(this.name, { ifUnused: ifUnused!, ifEmpty: ifEmpty! });
       channel.declared.clear();
+      this.#adopted = undefined;
       return messageCount;
     };
     return ask(targetOf(given, this.#target, String(this)), `deleting ${this}`, remove, call);
@@ -339,7 +342,7 @@ export class Queue {
       `declaring ${this}`,
       async (raw, channel) => {
         const as = this.#nameIn(channel.declared);
-        const reply = await declare(raw, this, as);
+        const reply = await declare(raw, this, as, as !== this.#name);
         if (as === '' && this.#target !== undefined) this.#adopted = { name: reply.name, life: channel.declared };
         return reply;
       },
@@ -369,12 +372,12 @@ export class Queue {
   }
 }
 
-type DeclareBy = (raw: amqplib.ConfirmChannel, queue: Queue, as: string) => Promise<QueueFacts>;
+type DeclareBy = (raw: amqplib.ConfirmChannel, queue: Queue, as: string, there: boolean) => Promise<QueueFacts>;
 
 const declareOnly =
   (passive: boolean): DeclareBy =>
-  (raw, queue, as) =>
-    declareAlone(raw, queue, as, passive);
+  (raw, queue, as, there) =>
+    declareAlone(raw, queue, as, passive || there);
 
 /** One, or those of its bindings. */
 function exchangesOf({ exchange, bindings }: Queue): Exchange[] {
