@@ -210,7 +210,11 @@ export class Consuming {
     try {
       await channel.call(`consuming from ${queue}`, (raw) => raw.consume(name, deliver, settings), call);
     } catch (error) {
-      if (!channel.closed) entry.tag = before;
+      if (!channel.closed) {
+        entry.tag = before;
+        // Whoever gave up waiting may have been too early: the broker's yes is still to come.
+        void this.#stop(channel, consumerTag);
+      }
       throw error;
     }
   }
@@ -221,12 +225,14 @@ export class Consuming {
     if (first && !(this.#target instanceof Channel)) await channel?.close();
     for (const entry of started) {
       const { tag } = entry;
-      if (tag !== undefined && channel?.closed === false) {
-        // What cannot be cancelled was not consumed, or its channel is gone.
-        await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag)).catch(() => undefined);
-      }
+      if (tag !== undefined && channel?.closed === false) await this.#stop(channel, tag);
       this.#ended(entry);
     }
+  }
+
+  /** What cannot be cancelled was not consumed, or its channel is gone. */
+  async #stop(channel: Channel, tag: string): Promise<void> {
+    await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag)).catch(() => undefined);
   }
 
   async #cancelAll(call: CallOptions): Promise<void> {

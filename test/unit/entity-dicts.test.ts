@@ -1,6 +1,7 @@
 /** Exchanges, bindings and queues as plain objects and back, and what follows from their attributes: no broker is asked. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { inspect } from 'node:util';
 import { NotBoundError, OptionError } from '#src/errors';
 import { binding, Connection, Exchange, Queue } from '#src/index';
 import { calculateRoutingKey, delayed, deliveryExchangeName, levelName } from '#src/main/delayed-delivery';
@@ -175,6 +176,13 @@ describe('entities', () => {
     assert.deepEqual([bound.channel, bound.exchange?.channel], [two, two]);
     assert.equal(new Queue('q', 'e', { channel: one }).exchange?.channel, one);
     assert.throws(() => bound.revive({} as never), OptionError);
+  });
+
+  it('are printed, copied and compared with their names', () => {
+    assert.match(inspect(new Queue('mine')), /name: 'mine'/);
+    assert.equal({ ...new Queue('mine') }.name, 'mine');
+    assert.notDeepEqual(new Queue('mine'), new Queue('other'));
+    assert.throws(() => Object.assign(new Queue('mine'), { name: 'other' }), TypeError);
   });
 
   it('make bindings of an exchange', () => {

@@ -1,5 +1,5 @@
 /** Queues: what they are, declaring them with their exchange and bindings, purging, deleting, getting and consuming messages. */
-import { isDeepStrictEqual } from 'node:util';
+import { inspect, isDeepStrictEqual } from 'node:util';
 import type * as amqplib from 'amqplib';
 import { OptionError } from '../../errors.js';
 import type { Message } from '../../message.js';
@@ -42,6 +42,8 @@ export { QUEUE_OPTIONS, type QueueFacts, type QueueOptions } from './queue-optio
  * `queueArguments`: `{ 'x-queue-type': 'quorum' }`, `{ 'x-queue-type': 'stream' }`.
  */
 export class Queue {
+  /** Empty until the broker has named it, which only a bound queue takes over. */
+  readonly name!: string;
   /** Undefined if there are `bindings` instead. */
   readonly exchange: Exchange | undefined;
   readonly routingKey: string;
@@ -98,6 +100,8 @@ export class Queue {
     const given = readOptions('Queue', QUEUE_OPTIONS, options);
     const listed = BINDINGS.test(exchange) ? exchange : [];
     this.#name = name;
+    // A property like the others, to whoever copies, prints or compares a queue.
+    Object.defineProperty(this, 'name', { get: () => this.#adopted?.name ?? name, enumerable: true });
     this.bindings = Object.freeze([...new Set([...given.bindings!, ...listed])]);
     const single = exchange instanceof Exchange ? exchange : new Exchange(kinds.string.test(exchange) ? exchange : '');
     const bound = given.channel === undefined ? single : single.bind(given.channel);
@@ -133,11 +137,6 @@ export class Queue {
   static fromDict(dict: QueueDict): Queue;
   static fromDict(first: string | QueueDict, options: QueueDict = {}): Queue {
     return new Queue(...readQueueDict(typeof first === 'string' ? { ...options, name: first } : first));
-  }
-
-  /** Empty until the broker has named it, which only a bound queue takes over. */
-  get name(): string {
-    return this.#adopted?.name ?? this.#name;
   }
 
   /** True if its name is the broker's. */
@@ -330,6 +329,10 @@ export class Queue {
     if (!(other instanceof Queue) || !isDeepStrictEqual(facts(this), facts(other))) return false;
     const theirs = exchangesOf(other);
     return exchangesOf(this).every((each, index) => each.equals(theirs[index]));
+  }
+
+  [inspect.custom](): string {
+    return `Queue ${inspect(this.asDict())}`;
   }
 
   toString(): string {
