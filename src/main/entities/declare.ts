@@ -78,7 +78,7 @@ export async function declareQueue(channel: amqplib.Channel, queue: Queue): Prom
   if (queue.noDeclare) return queue.name;
   const { name, messages, consumers } = await (queue.passive
     ? declareAlone(channel, queue)
-    : declareWithBindings(channel, queue));
+    : declareWithBindings(channel, queue, queue.name, queue.isServerNamed));
   queue.onDeclared?.(name, messages, consumers);
   return name;
 }
