@@ -33,8 +33,11 @@ async function destination(connection: Connection, exchange: Exchange, key: stri
 
 /** Resolves when a message comes. */
 async function next(connection: Connection, queue: Queue): Promise<{ body: unknown; at: number }> {
-  await using consumer = connection.Consumer(queue, { noAck: true });
-  for await (const message of consumer) return { body: message.payload, at: performance.now() };
+  await using consumer = connection.Consumer(queue);
+  for await (const message of consumer) {
+    message.ack();
+    return { body: message.payload, at: performance.now() };
+  }
   return assert.fail('no message came');
 }
 
