@@ -4,11 +4,19 @@ export * as compression from './codec/compression.js';
 export * as serialization from './codec/serialization.js';
 export * as errors from './errors.js';
 export { Connection, type ConnectionEvents, type EnsureConnectionOptions } from './main/connection.js';
-export { Consumer, type ConsumerOptions } from './main/consumer.js';
-export { Binding, binding } from './main/entities/binding.js';
+export { type ConsumeOptions, Consumer, type ConsumerOptions, type QosOptions } from './main/consumer.js';
+export * as delayedDelivery from './main/delayed-delivery.js';
+export { Binding, type BindingDict, type BindingOptions, binding } from './main/entities/binding.js';
 export { type CallOptions, Channel } from './main/entities/channel.js';
-export { Exchange, type ExchangeOptions } from './main/entities/exchange.js';
-export { Queue, type QueueOptions } from './main/entities/queue.js';
+export {
+  type BindOptions,
+  type DeclareOptions,
+  Exchange,
+  type ExchangeDict,
+  type ExchangeOptions,
+} from './main/entities/exchange.js';
+export { Queue, type QueueFacts, type QueueOptions } from './main/entities/queue.js';
+export type { QueueDict } from './main/entities/queue-dict.js';
 export { Producer } from './main/producer.js';
 export type { DeadLetter, DeadLetterReason, DeadLetterTarget } from './main/runtime/dead-letters.js';
 export type { FailedMessage, FailureOutcome, ShardedConsumerEvents, WorkerEvent } from './main/runtime/events.js';
@@ -16,6 +24,7 @@ export type { ConsumerLogger, ShardedConsumerOptions } from './main/runtime/opti
 export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats } from './main/runtime/stats.js';
 export { ShardedConsumer } from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl, type SslOptions } from './main/url.js';
-export { type DeliveryInfo, Message, type MessageProperties } from './message.js';
+export { type AckOptions, type DeliveryInfo, Message, type MessageProperties, type RejectOptions } from './message.js';
 export type { ProducerOptions, PublishOptions, RetryPolicy } from './pool/publication.js';
-export type { Context, Logger, WorkerContext } from './worker/context.js';
+export type { ConnectionDescriptor, Context, Logger, WorkerContext } from './worker/context.js';
+export type { WorkerProducer } from './worker/producer.js';

@@ -3,95 +3,40 @@
  * told by `closed`, by 'error', by the loop over its messages, or failing all of these by a warning of the process.
  * For work that costs CPU there is `ShardedConsumer`.
  */
-import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
-import { toTable } from '../codec/amqp/plain-table.js';
-import { DEFAULT_MAX_DECODED_BYTES } from '../codec/compression.js';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
-import { kinds, type OptionTable, readOptions } from '../options.js';
+import { readOptions } from '../options.js';
+import * as known from './consumer-options.js';
+import { Consuming } from './consuming.js';
 import { withDeadline } from './deadline.js';
-import { type CallOptions, Channel } from './entities/channel.js';
-import { declareQueue } from './entities/declare.js';
-import { acceptSet, DEFAULT_ACCEPT, messageFrom, settleOn } from './entities/delivery.js';
+import type { CallOptions, Channel } from './entities/channel.js';
+import { acceptSet, messageFrom, traitsOn } from './entities/delivery.js';
 import { Queue } from './entities/queue.js';
-import { functionKind, isTarget, type Target } from './entities/target.js';
+import type { QueueDict } from './entities/queue-dict.js';
+import { describeThrown, warn } from './entities/safely.js';
+import { isTarget, readCallOptions, type Target } from './entities/target.js';
+import { type Held, Unsettled } from './unsettled.js';
 
-/** May return a promise, which is waited for before the next callback of the same message; other messages do not wait. */
-export type Callback = (body: unknown, message: Message) => unknown;
-export type OnMessage = (message: Message) => unknown;
-export type OnDecodeError = (message: Message, error: unknown) => unknown;
+export * from './consumer-options.js';
 
-export interface ConsumerOptions {
-  readonly noAck?: boolean;
-  readonly autoDeclare?: boolean;
-  readonly callbacks?: readonly Callback[];
-  readonly onMessage?: OnMessage;
-  readonly onDecodeError?: OnDecodeError;
-  readonly accept?: readonly string[];
-  readonly prefetchCount?: number;
-  readonly tagPrefix?: string;
-  readonly maxDecodedBytes?: number;
-}
-
-const callbacksKind = kinds.custom<readonly Callback[]>(
-  'a list of functions',
-  (value) => Array.isArray(value) && value.every((each) => typeof each === 'function'),
-);
-
-export const CONSUMER_OPTIONS: OptionTable<ConsumerOptions> = {
-  noAck: { kind: kinds.boolean, defaultWords: 'as each queue', doc: 'The broker forgets messages as it sends them.' },
-  autoDeclare: { kind: kinds.boolean, default: true, doc: 'Declare the queues before consuming.' },
-  callbacks: { kind: callbacksKind, default: [], doc: 'Called in order with (body, message).' },
-  onMessage: {
-    kind: functionKind(),
-    doc: 'Called with (message) instead; the body is decoded when `payload` is read.',
-  },
-  onDecodeError: {
-    kind: functionKind(),
-    defaultWords: 'the error is told, the message stays unsettled',
-    doc: 'Called with (message, error).',
-  },
-  accept: { kind: kinds.strings, default: DEFAULT_ACCEPT, doc: 'Content types or aliases that may be decoded.' },
-  prefetchCount: {
-    kind: kinds.integer(0, 65535),
-    defaultWords: 'no limit, as in kombu; 64 in a `for await`',
-    doc: 'Unsettled messages asked of the broker, per queue; 0: no limit.',
-  },
-  tagPrefix: { kind: kinds.string, default: 'mozuku.', doc: 'Begins the consumer tags that the broker shows.' },
-  maxDecodedBytes: {
-    kind: kinds.bytes(1, Number.MAX_SAFE_INTEGER),
-    default: DEFAULT_MAX_DECODED_BYTES,
-    doc: 'A larger body is a decode error.',
-  },
-};
-
-export interface ConsumerEvents {
-  /**
-   * What a callback threw, a body that could not be decoded (both with the message, which stays unsettled), a consumer that the
-   * broker cancelled, a lost connection. Only emitted if somebody listens.
-   */
-  error: [error: unknown, message: Message | undefined];
-}
-
-/** Process-wide, so that tags are unique on every connection, of other processes too. */
-const processId = randomBytes(4).toString('hex');
-let lastTag = 0;
-
-export class Consumer extends EventEmitter<ConsumerEvents> {
-  readonly queues: readonly Queue[];
-  readonly #target: Target;
-  readonly #options: ConsumerOptions;
-  readonly #accept: ReadonlySet<string>;
-  #channel: Channel | undefined;
-  /** What is consumed now: consumer tag to the queue's name. */
-  readonly #tags = new Map<string, string>();
-  #starting: Promise<void> | undefined;
+/** Methods that ask the broker wait for each other, in the order of their calls. */
+export class Consumer extends EventEmitter<known.ConsumerEvents> {
+  readonly autoDeclare: boolean;
+  readonly tagPrefix: string;
+  readonly accept: ReadonlySet<string>;
+  readonly noAck: boolean | undefined;
+  readonly #maxDecodedBytes: number;
+  readonly #consuming: Consuming;
+  #callbacks: known.Callback[];
+  #onMessage: known.OnMessage | undefined;
+  #onDecodeError: known.OnDecodeError | undefined;
+  #prefetchCount: number | undefined;
   readonly #running = new Set<Promise<void>>();
-  #stale = 0;
-  /** Messages for the loop that have no taker yet. */
-  #inbox: { readonly message: Message; readonly noAck: boolean }[] = [];
+  readonly #unsettled = new Unsettled();
+  /** Messages for the loop that have no taker yet; without acks there is nothing held. */
+  #inbox: { readonly message: Message; readonly held: Held | undefined }[] = [];
   #iterating = false;
   #wake: () => void = () => undefined;
   #failure: Error | undefined;
@@ -100,26 +45,86 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
   readonly #closed: Promise<void>;
   #observed = false;
 
-  /** Does no I/O. Throws `OptionError`, and `SerializerNotInstalled` for an unknown name in `accept`. */
-  constructor(target: Target, queues: Queue | readonly Queue[], options: ConsumerOptions = {}) {
+  /**
+   * Does no I/O: queues are declared by `consume()`, `declare()` or `addQueue()`. A queue that is named twice is one.
+   * Throws `OptionError`, and `SerializerNotInstalled` for an unknown name in `accept`.
+   */
+  constructor(target: Target, queues: Queue | readonly Queue[] = [], options: known.ConsumerOptions = {}) {
     super();
     if (!isTarget(target)) throw new OptionError('Consumer: the first argument must be a Connection or a Channel');
     const list = queues instanceof Queue ? [queues] : queues;
-    if (!Array.isArray(list) || list.length === 0 || !list.every((each) => each instanceof Queue)) {
+    if (!Array.isArray(list) || !list.every((each) => each instanceof Queue)) {
       throw new OptionError('Consumer: the second argument must be a Queue or a list of queues');
     }
-    this.#options = readOptions('Consumer', CONSUMER_OPTIONS, options);
-    if (this.#options.onMessage !== undefined && this.#options.callbacks!.length > 0) {
-      throw new OptionError('Consumer: callbacks and onMessage exclude each other');
-    }
-    this.#target = target;
-    this.queues = Object.freeze([...list]);
-    this.#accept = acceptSet(this.#options.accept!);
+    const given = readOptions('Consumer', known.CONSUMER_OPTIONS, options);
+    this.autoDeclare = given.autoDeclare!;
+    this.tagPrefix = given.tagPrefix!;
+    this.noAck = given.noAck;
+    this.accept = acceptSet(given.accept!);
+    this.#maxDecodedBytes = given.maxDecodedBytes!;
+    this.#prefetchCount = given.prefetchCount;
+    this.#onDecodeError = given.onDecodeError;
+    this.#callbacks = [...given.callbacks!];
+    this.#onMessage = given.onMessage;
+    this.#mustNotHaveBoth();
+    this.#consuming = new Consuming(target, list, this, {
+      deliver: (channel, raw, queue, noAck) => this.#deliver(channel, raw, queue, noAck),
+      cancelled: (queue, consumerTag) => this.#cancelled(queue, consumerTag),
+      lost: (channel, reason, consumed) => this.#lost(channel, reason, consumed),
+    });
     this.#closed = new Promise((resolve, reject) => {
       this.#end = { resolve, reject };
     });
     // Whoever awaits `closed` hears of it all the same.
     this.#closed.catch(() => undefined);
+  }
+
+  /** What it takes messages from, bound to its connection or channel; those that the broker named have their names. */
+  get queues(): readonly Queue[] {
+    return this.#consuming.queues;
+  }
+
+  /** Called in order with each message that comes from now on. Setting it copies the list. Throws `OptionError`. */
+  get callbacks(): readonly known.Callback[] {
+    return [...this.#callbacks];
+  }
+  set callbacks(callbacks: readonly known.Callback[]) {
+    if (!known.callbacksKind.test(callbacks))
+      throw new OptionError(`Consumer: callbacks must be ${known.callbacksKind.words}`);
+    this.#mustNotHaveBoth(callbacks);
+    this.#callbacks = [...callbacks];
+  }
+
+  /** In place of callbacks. Setting it throws `OptionError` while there are any. */
+  get onMessage(): known.OnMessage | undefined {
+    return this.#onMessage;
+  }
+  set onMessage(onMessage: known.OnMessage | undefined) {
+    this.#mustNotHaveBoth(this.#callbacks, known.functionOrNone('onMessage', onMessage));
+    this.#onMessage = onMessage;
+  }
+
+  /** Called with what cannot be decoded. */
+  get onDecodeError(): known.OnDecodeError | undefined {
+    return this.#onDecodeError;
+  }
+  set onDecodeError(onDecodeError: known.OnDecodeError | undefined) {
+    this.#onDecodeError = known.functionOrNone('onDecodeError', onDecodeError);
+  }
+
+  /** Unsettled messages asked of the broker, per queue; `qos()` changes it. */
+  get prefetchCount(): number | undefined {
+    return this.#prefetchCount;
+  }
+
+  /** The connection or channel that it was made with, or moved to. */
+  get target(): Target {
+    return this.#consuming.target;
+  }
+
+  /** The channel that messages come through; undefined before the first `consume()`. */
+  get channel(): Channel | undefined {
+    return this.#consuming.channel;
   }
 
   /** Resolves after `close()`, also of the connection; rejects with the reason when the consumer ends by itself. */
@@ -130,66 +135,149 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
 
   /** True while the broker sends messages. */
   get consuming(): boolean {
-    return this.#tags.size > 0;
+    return this.#consuming.active;
   }
 
-  /** Settlements that came too late: their channel was gone, and the broker has given the message to somebody else. */
+  /** Settlements that came too late: the broker has given the message to somebody else. */
   get stale(): number {
-    return this.#stale;
+    return this.#unsettled.stale;
+  }
+
+  /** One more callback, after the others. Throws `OptionError`. */
+  registerCallback(callback: known.Callback): void {
+    this.callbacks = [...this.#callbacks, callback];
+  }
+
+  /** Declares the queues, with exchanges and bindings, whatever `autoDeclare` says. Throws as `Queue.declare`. */
+  async declare(options?: CallOptions): Promise<void> {
+    const call = readCallOptions('Consumer.declare', options);
+    await this.#consuming.declare(call);
   }
 
   /**
-   * Declares the queues and starts consuming; does nothing if it does already. After the connection was lost it connects anew.
-   * Throws what declaring and connecting throw; `OptionError` if there is nothing to call.
+   * One more queue, or another declaration of one that it has; declared unless `autoDeclare` is off. `consume()` starts on it.
+   * Resolves with the bound queue. Throws as `Queue.declare`; then it is not added, and the others are not disturbed unless the
+   * consumer was made with a channel, which the broker closes.
    */
-  async consume(options: CallOptions = {}): Promise<void> {
+  async addQueue(queue: Queue, options?: CallOptions): Promise<Queue> {
+    if (!(queue instanceof Queue)) throw new OptionError('Consumer.addQueue: it takes a Queue');
+    const call = readCallOptions('Consumer.addQueue', options);
+    return this.#consuming.add(queue, call);
+  }
+
+  /** `addQueue(Queue.fromDict(name, dict))`. */
+  async addQueueFromDict(name: string, dict?: QueueDict, options?: CallOptions): Promise<Queue> {
+    return this.addQueue(Queue.fromDict(name, dict), options);
+  }
+
+  /** True while messages come from this queue. */
+  consumingFrom(queue: Queue | string): boolean {
+    return this.#consuming.consumesFrom(queue);
+  }
+
+  /**
+   * Declares the queues and starts consuming, from those it does not consume from yet; without queues it does nothing. After the
+   * connection was lost it connects anew. Throws what declaring and connecting throw; `OptionError` if there is nothing to call.
+   */
+  async consume(options?: known.ConsumeOptions): Promise<void> {
+    const { noAck, ...call } = readOptions<known.ConsumeOptions>('Consumer.consume', known.CONSUME_OPTIONS, options);
     if (this.#finished) throw new ClosedError('the consumer is closed');
-    if (!this.#iterating && this.#options.onMessage === undefined && this.#options.callbacks!.length === 0) {
-      throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
+    if (!this.#iterating && this.#onMessage === undefined && this.#callbacks.length === 0) {
+      if (this.receive === Consumer.prototype.receive) {
+        throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
+      }
     }
-    if (this.consuming && this.#starting === undefined) return;
-    this.#starting ??= this.#start(options).finally(() => {
-      this.#starting = undefined;
-    });
-    await this.#starting;
+    this.#failure = undefined;
+    const prefetch = () => this.#prefetchCount ?? (this.#iterating ? 64 : undefined);
+    await this.#consuming.start(noAck ?? this.noAck, prefetch, call);
   }
 
   /**
    * Stops the flow of messages and waits for the broker to say so. Messages at hand can still be settled; `consume()` starts
    * again. The channel stays open until `close()`.
    */
-  async cancel(): Promise<void> {
-    await this.#starting?.catch(() => undefined);
-    const channel = this.#channel;
-    for (const [tag, queue] of [...this.#tags]) {
-      if (channel === undefined || channel.closed) break;
-      try {
-        await channel.call(`cancelling the consumer of queue '${queue}'`, (raw) => raw.cancel(tag));
-      } catch (error) {
-        // A channel that ended meanwhile consumes nothing, and its end is told where all ends are.
-        if (!channel.closed) throw error;
-      }
-      this.#tags.delete(tag);
-    }
-    this.#tags.clear();
+  async cancel(options?: CallOptions): Promise<void> {
+    const call = readCallOptions('Consumer.cancel', options);
+    await this.#consuming.cancel(call);
     this.#wake();
+  }
+
+  /** Stops taking messages from one queue and forgets it; nothing to do if it has no such queue. */
+  async cancelByQueue(queue: Queue | string, options?: CallOptions): Promise<void> {
+    const call = readCallOptions('Consumer.cancelByQueue', options);
+    await this.#consuming.remove(queue, call);
+    this.#wake();
+  }
+
+  /** false: no more messages, true: they flow again. RabbitMQ has no `channel.flow`, so it cancels and consumes. */
+  async flow(active: boolean, options?: CallOptions): Promise<void> {
+    if (typeof active !== 'boolean') throw new OptionError('Consumer.flow: it takes true or false');
+    await (active ? this.consume(options) : this.cancel(options));
+  }
+
+  /**
+   * Sets how many unsettled messages the broker may have with it, per queue. What is consumed now gets a new consumer with this
+   * limit, the old one is cancelled, and what it has brought does not count. Throws `OptionError`, also for what no RabbitMQ does.
+   */
+  async qos(options: known.QosOptions): Promise<void> {
+    const read = readOptions<known.QosOptions>('Consumer.qos', known.QOS_OPTIONS, options);
+    const { prefetchCount, prefetchSize: _size, applyGlobal: _global, ...call } = read;
+    this.#prefetchCount = prefetchCount!;
+    await this.#consuming.limit(prefetchCount!, call);
+  }
+
+  /** Gives all messages at hand back to their queues; what their callbacks settle after that is `stale`. Throws `OptionError`. */
+  async recover(options?: known.RecoverOptions): Promise<void> {
+    readOptions<known.RecoverOptions>('Consumer.recover', known.RECOVER_OPTIONS, options);
+    this.#unsettled.giveBack();
+    this.#inbox = this.#inbox.filter(({ held }) => held?.givenBack !== true);
+  }
+
+  /** Drops what waits in its queues; resolves with the number of messages. */
+  async purge(options?: CallOptions): Promise<number> {
+    const call = readCallOptions('Consumer.purge', options);
+    let sum = 0;
+    for (const queue of this.queues) sum += await queue.purge(undefined, call);
+    return sum;
+  }
+
+  /**
+   * Moves to another connection or channel: leaves the old channel, binds the queues to the new target and declares them
+   * (`autoDeclare`). `consume()` starts there, with the same prefetch. Throws as `Queue.declare`.
+   */
+  async revive(target: Target, options?: CallOptions): Promise<void> {
+    if (!isTarget(target)) throw new OptionError('Consumer.revive: it takes a Connection or a Channel');
+    const call = readCallOptions('Consumer.revive', options);
+    await this.#consuming.move(target, call);
+    this.#wake();
+  }
+
+  /** Hands a message to the callbacks, one after another. To be overridden; throws `OptionError` if there are none. */
+  async receive(body: unknown, message: Message): Promise<void> {
+    if (this.#callbacks.length === 0) throw new OptionError('Consumer: it has no callbacks');
+    for (const callback of [...this.#callbacks]) {
+      const result = callback(body, message);
+      // Not waiting for what is no promise keeps the callbacks of one message together.
+      if (result instanceof Promise) await result;
+    }
   }
 
   /**
    * Cancels, waits for the callbacks that run (25 s at most), and closes the consumer's own channel, whereby what is unsettled
    * goes back to its queue. A callback must not await it: it would wait for itself.
    */
-  async close({ timeout = 25_000 }: { readonly timeout?: number } = {}): Promise<void> {
+  async close(options?: known.CloseOptions): Promise<void> {
+    const { timeout } = readOptions<known.CloseOptions>('Consumer.close', known.CLOSE_OPTIONS, options);
     if (this.#finished) return this.#closed.catch(() => undefined);
     this.#finished = true;
     try {
       await this.cancel();
-      await withDeadline(Promise.all(this.#running), 'waiting for the callbacks of a consumer', timeout);
+      await withDeadline(Promise.all(this.#running), 'waiting for the callbacks of a consumer', timeout!);
     } catch (error) {
       if (!(error instanceof TimeoutError)) throw error;
       this.#tell(error, undefined);
     } finally {
-      if (!(this.#target instanceof Channel)) await this.#channel?.close();
+      await this.#consuming.close();
       this.#end?.resolve();
       this.#wake();
     }
@@ -204,7 +292,7 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
    * queue (with `noAck` it is kept for the next loop). Throws what ends the consumer; after `close()` the loop ends.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined> {
-    if (this.#options.onMessage !== undefined || this.#options.callbacks!.length > 0) {
+    if (this.#onMessage !== undefined || this.#callbacks.length > 0) {
       throw new OptionError('Consumer: a loop over the messages excludes callbacks and onMessage');
     }
     if (this.#iterating) throw new OptionError('Consumer: another loop takes the messages already');
@@ -228,69 +316,20 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
       } finally {
         this.#iterating = false;
         const left = this.#inbox;
-        this.#inbox = left.filter(({ noAck }) => noAck);
-        for (const { message, noAck } of left) if (!noAck) message.requeue();
+        this.#inbox = left.filter(({ held }) => held === undefined);
+        for (const { message, held } of left) if (held !== undefined) message.requeue();
       }
     }
   }
 
-  async #start(options: CallOptions): Promise<void> {
-    const channel = await this.#open(options);
-    this.#failure = undefined;
-    try {
-      const prefetch = this.#options.prefetchCount ?? (this.#iterating ? 64 : undefined);
-      if (prefetch !== undefined) await channel.call('setting the prefetch', (raw) => raw.prefetch(prefetch), options);
-      for (const queue of this.queues) await this.#consumeFrom(channel, queue, options);
-    } catch (error) {
-      // What was started is stopped: with the channel, if that is ours to close.
-      if (this.#target instanceof Channel) await this.#stopStarted(channel);
-      else await channel.close();
-      this.#tags.clear();
-      throw error;
-    }
-  }
-
-  async #stopStarted(channel: Channel): Promise<void> {
-    for (const tag of this.#tags.keys()) {
-      if (channel.closed) return;
-      // What cannot be cancelled was not consumed, or its channel is gone.
-      await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag)).catch(() => undefined);
-    }
-  }
-
-  async #open(options: CallOptions): Promise<Channel> {
-    if (this.#channel?.closed === false) return this.#channel;
-    const channel = this.#target instanceof Channel ? this.#target : await this.#target.channel(options);
-    this.#channel = channel;
-    channel.ended.then((reason) => this.#lost(channel, reason));
-    return channel;
-  }
-
-  async #consumeFrom(channel: Channel, queue: Queue, options: CallOptions): Promise<void> {
-    const doing = `consuming from ${queue}`;
-    const declare = this.#options.autoDeclare!;
-    const name = declare ? await channel.call(doing, (raw) => declareQueue(raw, queue), options) : queue.name;
-    const noAck = this.#options.noAck ?? queue.noAck;
-    const consumerTag = `${this.#options.tagPrefix}${processId}.${++lastTag}`;
-    // Known before the answer: the first messages come with it.
-    this.#tags.set(consumerTag, name);
-    const deliver = (raw: amqplib.ConsumeMessage | null) => {
-      if (raw === null) this.#cancelled(consumerTag, name);
-      else this.#deliver(channel, raw, name, noAck);
-    };
-    const settings = { consumerTag, noAck, arguments: toTable(queue.consumerArguments ?? {}, 'consumerArguments') };
-    await channel.call(doing, (raw) => raw.consume(name, deliver, settings), options);
-  }
-
   /** Called by amqplib, which closes the channel if this throws. */
   #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): void {
-    const stale = () => {
-      this.#stale++;
-    };
-    const decoding = { accept: this.#accept, maxDecodedBytes: this.#options.maxDecodedBytes! };
-    const message = messageFrom(raw, queue, decoding, settleOn(channel, raw, noAck, stale));
+    const held = noAck ? undefined : this.#unsettled.add(channel, raw);
+    const decoding = { accept: this.accept, maxDecodedBytes: this.#maxDecodedBytes };
+    const settle = held === undefined ? () => undefined : this.#unsettled.settle(held);
+    const message = messageFrom(raw, queue, decoding, settle, traitsOn(channel, raw, noAck));
     if (this.#iterating) {
-      this.#inbox.push({ message, noAck });
+      this.#inbox.push({ message, held });
       this.#wake();
       return;
     }
@@ -301,40 +340,32 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
   }
 
   async #run(message: Message): Promise<void> {
-    const { onMessage, onDecodeError, callbacks } = this.#options;
-    if (onMessage !== undefined) {
-      await onMessage(message);
+    if (this.#onMessage !== undefined) {
+      await this.#onMessage(message);
       return;
     }
     let body: unknown;
     try {
       body = message.payload;
     } catch (error) {
-      if (onDecodeError === undefined) throw error;
-      await onDecodeError(message, error);
+      if (this.#onDecodeError === undefined) throw error;
+      await this.#onDecodeError(message, error);
       return;
     }
-    for (const callback of callbacks!) {
-      const result = callback(body, message);
-      // Not waiting for what is no promise keeps the callbacks of one message together.
-      if (result instanceof Promise) await result;
-    }
+    await this.receive(body, message);
   }
 
-  #cancelled(consumerTag: string, queue: string): void {
-    this.#tags.delete(consumerTag);
+  #cancelled(queue: string, consumerTag: string): void {
     const text = `the broker cancelled the consumer of queue '${queue}': the queue was deleted, or is not available`;
     const error = new ConsumerCancelled(text, { details: { queue, consumerTag } });
-    if (this.#iterating || this.#tags.size === 0) this.#fail(error);
+    if (this.#iterating || !this.consuming) this.#fail(error);
     else this.#tell(error, undefined);
   }
 
-  #lost(channel: Channel, reason: Error | undefined): void {
-    if (channel !== this.#channel) return;
-    const consumed = this.consuming || this.#starting !== undefined;
-    this.#tags.clear();
+  #lost(channel: Channel, reason: Error | undefined, consumed: boolean): void {
+    this.#unsettled.lost(channel);
     // The broker gives these to somebody else.
-    this.#inbox = this.#inbox.filter(({ noAck }) => noAck);
+    this.#inbox = this.#inbox.filter(({ held }) => held === undefined);
     if (consumed && !this.#finished) {
       if (reason !== undefined) this.#fail(reason);
       else this.#end?.resolve();
@@ -356,9 +387,14 @@ export class Consumer extends EventEmitter<ConsumerEvents> {
       this.emit('error', error, message);
       return;
     }
-    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    const where =
-      message === undefined ? '' : ` (a message of queue '${message.deliveryInfo.queue}', which stays unsettled)`;
-    process.emitWarning(`a consumer without an 'error' listener failed: ${text}${where}`, { type: 'MozukuWarning' });
+    const { queue } = message?.deliveryInfo ?? {};
+    const where = queue === undefined ? '' : ` (a message of queue '${queue}', which stays unsettled)`;
+    warn(`a consumer without an 'error' listener failed: ${describeThrown(error)}${where}`);
+  }
+
+  #mustNotHaveBoth(callbacks: readonly known.Callback[] = this.#callbacks, onMessage = this.#onMessage): void {
+    if (onMessage !== undefined && callbacks.length > 0) {
+      throw new OptionError('Consumer: callbacks and onMessage exclude each other');
+    }
   }
 }

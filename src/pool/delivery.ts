@@ -119,6 +119,10 @@ export class Delivery implements MessageSource {
     return { exchange, routingKey, redelivered, consumerTag, deliveryTag, queue };
   }
 
+  readAccept(): ReadonlySet<string> {
+    return this.#limits.accept;
+  }
+
   readBody(): Buffer {
     return Buffer.from(this.#body());
   }

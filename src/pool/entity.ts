@@ -10,11 +10,13 @@ export interface ExchangeLike {
   readonly [ENTITY]: 'exchange';
   readonly name: string;
   readonly deliveryMode: DeliveryMode | undefined;
+  asDict(): object;
 }
 
 export interface QueueLike {
   readonly [ENTITY]: 'queue';
   readonly name: string;
+  asDict(): object;
 }
 
 export type DeliveryMode = 1 | 2 | 'transient' | 'persistent';
@@ -22,6 +24,11 @@ export type DeliveryMode = 1 | 2 | 'transient' | 'persistent';
 export const deliveryModeKind = kinds.custom<DeliveryMode>("1, 2, 'transient' or 'persistent'", (value) =>
   [1, 2, 'transient', 'persistent'].includes(value as DeliveryMode),
 );
+
+/** The number that is on the wire. */
+export function deliveryModeNumber(mode: DeliveryMode): 1 | 2 {
+  return mode === 1 || mode === 'transient' ? 1 : 2;
+}
 
 function kindOf(value: unknown): unknown {
   return typeof value === 'object' && value !== null ? (value as { [ENTITY]?: unknown })[ENTITY] : undefined;
@@ -35,22 +42,12 @@ export function isQueue(value: unknown): value is QueueLike {
   return kindOf(value) === 'queue';
 }
 
-/** An entity on its way between threads: its own fields, those of entities in it the same way. */
+/** An entity on its way between threads: what its `asDict` gives. */
 export interface EntityFields {
-  readonly kind: string;
-  readonly fields: Readonly<Record<string, unknown>>;
+  readonly kind: 'exchange' | 'queue';
+  readonly fields: object;
 }
 
-function fieldsOf(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(fieldsOf);
-  return typeof kindOf(value) === 'string' ? describeEntity(value as object) : value;
-}
-
-export function describeEntity(entity: object): EntityFields {
-  const fields: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(entity)) {
-    // A function cannot cross, and nothing that runs elsewhere could call it.
-    if (value !== undefined && typeof value !== 'function') fields[key] = fieldsOf(value);
-  }
-  return { kind: String(kindOf(entity)), fields };
+export function describeEntity(entity: ExchangeLike | QueueLike): EntityFields {
+  return { kind: entity[ENTITY], fields: entity.asDict() };
 }

@@ -14,6 +14,7 @@ import { type Kind, kinds, type OptionTable } from '../options.js';
 import {
   type DeliveryMode,
   deliveryModeKind,
+  deliveryModeNumber,
   type ExchangeLike,
   isExchange,
   isQueue,
@@ -206,7 +207,7 @@ export function preparePublication(
     contentType,
     contentEncoding,
     headers: toTable(headers, 'headers'),
-    deliveryMode: mode === 1 || mode === 'transient' ? 1 : 2,
+    deliveryMode: deliveryModeNumber(mode),
     priority,
     mandatory,
     correlationId,

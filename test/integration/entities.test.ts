@@ -165,6 +165,42 @@ describe('entities on a broker', { skip }, () => {
     await bound.delete(connection);
   });
 
+  it('are quorum queues, which count deliveries, where queueArguments say so', async () => {
+    const queue = keep(
+      new Queue(unique('quorum'), { queueArguments: { 'x-queue-type': 'quorum' }, channel: connection }),
+    );
+    await queue.declare();
+    await using producer = connection.Producer({ routingKey: queue.name });
+    await producer.publish('x');
+    (await queue.get())!.requeue();
+    let message = await queue.get();
+    // A quorum queue puts back in its own time.
+    while (message === null) message = await queue.get();
+    assert.equal(message.headers['x-delivery-count'], 1);
+    message.ack();
+  });
+
+  it('are streams, read from where consumerArguments say, by everybody anew', async () => {
+    const stream = keep(
+      new Queue(unique('stream'), {
+        queueArguments: { 'x-queue-type': 'stream' },
+        consumerArguments: { 'x-stream-offset': 'first' },
+      }),
+    );
+    await stream.declare(connection);
+    await using producer = connection.Producer({ routingKey: stream.name });
+    for (const body of ['a', 'b', 'c']) await producer.publish(body);
+    for (let reader = 0; reader < 2; reader++) {
+      const bodies: unknown[] = [];
+      for await (const message of connection.Consumer(stream, { prefetchCount: 10 })) {
+        bodies.push(message.payload);
+        message.ack();
+        if (bodies.length === 3) break;
+      }
+      assert.deepEqual(bodies, ['a', 'b', 'c']);
+    }
+  });
+
   it('are declared on a channel of amqplib by declareQueue', async () => {
     const channel = await connection.channel();
     const plain = channel.raw;

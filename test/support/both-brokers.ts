@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type * as amqplib from 'amqplib';
-import { type Channel, Connection, type errors } from '#src/index';
+import { type Channel, Connection, type Exchange, type errors, type Queue } from '#src/index';
 import { forgetMemoryBroker } from '#src/main/transports/memory/broker';
 import { brokerTest, uniqueName } from './rabbitmq.js';
 
@@ -53,6 +53,7 @@ export class Scene {
   #others: Connection[] = [];
   #queues: string[] = [];
   #exchanges: string[] = [];
+  #kept: (Queue | Exchange)[] = [];
   #first: Channel | undefined;
 
   constructor(
@@ -82,6 +83,12 @@ export class Scene {
   async raw(): Promise<Raw> {
     if (this.#first === undefined || this.#first.closed) this.#first = await this.connection.channel();
     return this.#first.raw;
+  }
+
+  /** Deleted at the end, if it is there. */
+  keep<T extends Queue | Exchange>(entity: T): T {
+    this.#kept.push(entity);
+    return entity;
   }
 
   async queue(options: amqplib.Options.AssertQueue = {}, name = this.unique('q')): Promise<string> {
@@ -167,6 +174,7 @@ export class Scene {
       const raw = await this.open();
       for (const queue of this.#queues) await raw.deleteQueue(queue);
       for (const exchange of this.#exchanges) await raw.deleteExchange(exchange);
+      for (const entity of this.#kept) await entity.delete(this.connection);
     }
     await this.connection.close();
   }

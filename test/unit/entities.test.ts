@@ -57,7 +57,8 @@ describe('Exchange', () => {
     await assert.rejects(exchange.declare(), NotBoundError);
     await assert.rejects(exchange.delete(), NotBoundError);
     await assert.rejects(exchange.bindTo('x'), NotBoundError);
-    await assert.rejects(exchange.declare({} as never), OptionError);
+    await assert.rejects(exchange.declare({ chanel: 1 } as never), OptionError);
+    await assert.rejects(exchange.declare(5 as never), OptionError);
   });
 });
 

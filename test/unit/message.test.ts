@@ -1,7 +1,7 @@
 /** What a callback may do with its message: settle it once, read it while it is there. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { MessageStateError } from '#src/errors';
+import { ConnectionError, MessageStateError } from '#src/errors';
 import { Message, type MessageSource } from '#src/message';
 
 function open(payload: () => unknown = () => ({ answer: 42 })): {
@@ -20,6 +20,7 @@ function open(payload: () => unknown = () => ({ answer: 42 })): {
     readProperties: () => counted('properties', { messageId: 'm' }),
     readHeaders: () => counted('headers', Object.create(null)),
     readDeliveryInfo: () => counted('deliveryInfo', info),
+    readAccept: () => counted('accept', new Set(['application/json'])),
     readBody: () => counted('body', Buffer.from('body')),
     decode: () => counted('payload', payload()),
   };
@@ -114,5 +115,94 @@ describe('a message', () => {
     message.requeue();
     Message.close(message, 'ack');
     assert.equal(Message.outcomeOf(message), 'requeue');
+  });
+
+  it('is requeued by reject({ requeue: true }), and takes no other options', () => {
+    const { message, settled } = open();
+    for (const settle of [
+      () => message.ack({ multipel: true } as never),
+      () => message.reject({ reqeue: true } as never),
+    ]) {
+      assert.throws(settle, { name: 'OptionError', message: /did you mean/ });
+    }
+    assert.equal(message.acknowledged, false);
+    message.reject({ requeue: true });
+    assert.deepEqual(settled, [['requeue', false]]);
+  });
+
+  it('keeps a payload that is falsy', () => {
+    for (const falsy of [0, '', false, null, undefined]) {
+      const { message, reads } = open(() => falsy);
+      assert.equal(message.decode(), falsy);
+      assert.equal(message.payload, falsy);
+      assert.deepEqual(reads, { payload: 1 });
+    }
+  });
+
+  it('keeps what decoding failed with, until it goes well', () => {
+    const failure = new Error('not yet');
+    let tries = 0;
+    const { message } = open(() => {
+      if (++tries === 1) throw failure;
+      return 'there';
+    });
+    assert.deepEqual(message.errors, []);
+    assert.throws(() => message.decode(), failure);
+    assert.deepEqual(message.errors, [failure]);
+    assert.equal(message.decode(), 'there');
+    assert.deepEqual(message.errors, []);
+  });
+
+  it('tells its tag, type, encoding, and what may be decoded', () => {
+    const { message, reads } = open();
+    assert.deepEqual([message.deliveryTag, message.contentType, message.contentEncoding], [1, undefined, undefined]);
+    assert.deepEqual([...message.accept], ['application/json']);
+    assert.equal(message.accept, message.accept);
+    assert.equal(reads.accept, 1);
+  });
+
+  it('without acks ignores ack(), as often as it is called, and has nothing to give back', () => {
+    const settled: string[] = [];
+    const message = new Message({} as MessageSource, (outcome) => settled.push(outcome), { noAck: true });
+    message.ack();
+    message.ack({ multiple: true });
+    assert.equal(message.acknowledged, false);
+    for (const late of ['reject', 'requeue'] as const) {
+      assert.throws(() => message[late](), { name: 'MessageStateError', message: /without acks/ });
+    }
+    assert.deepEqual(settled, []);
+  });
+
+  it('that a later one has settled along cannot be settled again', () => {
+    let along = false;
+    const settled: string[] = [];
+    const traits = { settledAlong: () => along };
+    const message = new Message({} as MessageSource, (outcome) => settled.push(outcome), traits);
+    assert.equal(message.acknowledged, false);
+    along = true;
+    assert.equal(message.acknowledged, true);
+    for (const late of SETTLEMENTS) {
+      assert.throws(() => message[late](), { name: 'MessageStateError', message: /by the ack of a later one/ });
+    }
+    assert.deepEqual(settled, []);
+  });
+
+  it('logs errors of the classes named, and throws others', () => {
+    const lines: string[] = [];
+    const logger = { error: (text: string) => lines.push(text) };
+    const failing = (error: Error) =>
+      new Message({ readDeliveryInfo: () => ({ deliveryTag: 7 }) } as MessageSource, () => {
+        throw error;
+      });
+    failing(new ConnectionError('gone')).ackLogError(logger, ConnectionError);
+    failing(new ConnectionError('gone')).rejectLogError(logger, [RangeError, ConnectionError], { requeue: true });
+    assert.deepEqual(lines, ['could not ack message 7: gone', 'could not reject message 7: gone']);
+    assert.throws(() => failing(new TypeError('bug')).ackLogError(logger, [ConnectionError]), TypeError);
+    const { message, settled } = open();
+    message.rejectLogError(logger, ConnectionError, { requeue: true });
+    assert.deepEqual(settled, [['requeue', false]]);
+    Message.close(message, 'requeue');
+    message.ackLogError(logger, MessageStateError, { multiple: true });
+    assert.match(lines[2]!, /^could not ack message whose bytes are gone: the message is already settled/);
   });
 });

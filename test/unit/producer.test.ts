@@ -81,7 +81,7 @@ describe('Consumer', () => {
     assert.throws(() => new Consumer(untouched, queue, both), { name: 'OptionError', message: /exclude each other/ });
     assert.throws(() => new Consumer(untouched, queue, { calbacks: [] } as object), /did you mean 'callbacks'/);
     assert.throws(() => new Consumer(untouched, 'q' as never), OptionError);
-    assert.throws(() => new Consumer(untouched, []), OptionError);
+    assert.throws(() => new Consumer(untouched, [queue, 'q'] as never), OptionError);
     assert.throws(() => new Consumer(untouched, queue, { accept: ['no-such'] }), { name: 'SerializerNotInstalled' });
     assert.throws(() => new Consumer(untouched, queue, { accept: ['pickle'] }), { name: 'SerializerNotInstalled' });
   });

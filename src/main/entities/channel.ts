@@ -40,6 +40,7 @@ export class Channel {
   #closing = false;
   #reason: KombuError | undefined;
   #full: Promise<void> | undefined;
+  #settledUpTo = 0;
   /** Ends the questions under way; amqplib forgets a get whose message it could not read. */
   readonly #calls = new Set<() => void>();
   /** Mandatory messages that are not confirmed, by message id, in the order of their publishing. */
@@ -94,6 +95,27 @@ export class Channel {
   /** Why the channel is gone; undefined while it is open, and after our own `close()`. */
   get reason(): KombuError | undefined {
     return this.#closing ? undefined : (this.#reason ?? (this.#open ? undefined : this.#connection.reason));
+  }
+
+  /**
+   * True if `error` is not about the question that got it: the broker had closed the channel over another one, and carries out
+   * nothing that comes after its mistake. The connection is there still, so the question may be asked on a new channel.
+   * @internal
+   */
+  closedOverAnother(error: unknown): boolean {
+    const reason = this.reason;
+    if (reason === undefined || !this.#connection.open) return false;
+    return error === reason || (error instanceof ClosedError && error.cause === reason);
+  }
+
+  /** The highest delivery tag that an ack of several has settled: what is below needs no settlement, and must not get one. */
+  get settledUpTo(): number {
+    return this.#settledUpTo;
+  }
+
+  /** @internal */
+  settleUpTo(deliveryTag: number): void {
+    this.#settledUpTo = Math.max(this.#settledUpTo, deliveryTag);
   }
 
   /** True while amqplib buffers more than it likes; wait for `drained()` before publishing more. */

@@ -5,6 +5,7 @@ import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import type { Channel } from './channel.js';
 import { declareExchange, Exchange } from './exchange.js';
 import type { Queue } from './queue.js';
+import type { QueueFacts } from './queue-options.js';
 
 /** The arguments of the declaration: the options with names of their own win over `queueArguments`. Durations in ms. */
 export function queueArgumentsOf(queue: Queue): Record<string, unknown> {
@@ -20,48 +21,79 @@ export function queueArgumentsOf(queue: Queue): Record<string, unknown> {
   return result;
 }
 
-/**
- * Declares exchange, queue and bindings, in this order, on a channel of amqplib; resolves with the queue's real name, which
- * is the broker's for a queue without one. Throws our error classes; after one the broker has closed the channel.
- */
-export async function declareQueue(channel: amqplib.Channel, queue: Queue): Promise<string> {
-  if (queue.noDeclare) return queue.name;
+/** Declares the queue alone, by a name that may be another than its own. Throws our error classes, or that the channel is closed. */
+export async function declareAlone(
+  channel: amqplib.Channel,
+  queue: Queue,
+  as = queue.name,
+  passive = queue.passive,
+): Promise<QueueFacts> {
+  const { durable, exclusive, autoDelete } = queue;
   try {
-    if (queue.passive) return (await channel.checkQueue(queue.name)).queue;
-    const { exchange, durable, exclusive, autoDelete } = queue;
-    if (exchange !== undefined) await declareExchange(channel, exchange);
-    const { queue: name } = await channel.assertQueue(queue.name, {
-      durable,
-      exclusive,
-      autoDelete,
-      arguments: toTable(queueArgumentsOf(queue), 'queueArguments'),
-    });
-    if (exchange !== undefined && exchange.name !== '') {
-      const args = toTable(queue.bindingArguments ?? {}, 'bindingArguments');
-      await channel.bindQueue(name, exchange.name, queue.routingKey, args);
-    }
-    for (const binding of queue.bindings) {
-      await declareExchange(channel, binding.exchange);
-      const args = toTable(binding.arguments ?? {}, 'arguments');
-      await channel.bindQueue(name, binding.exchange.name, binding.routingKey, args);
-    }
-    return name;
+    const args = toTable(queueArgumentsOf(queue), 'queueArguments');
+    const reply = await (passive
+      ? channel.checkQueue(as)
+      : channel.assertQueue(as, { durable, exclusive, autoDelete, arguments: args }));
+    return { name: reply.queue, messages: reply.messageCount, consumers: reply.consumerCount };
   } catch (error) {
     // Whoever owns the channel knows what it was closed with.
     throw saysOnlyClosed(error) ? error : errorFromAmqp(error, `declaring ${queue}`);
   }
 }
 
-/** Entities are immutable, so their keys are made once. */
+/**
+ * Declares exchange, queue and bindings, in this order. `there`: the name is the broker's, which it takes from nobody, so that the
+ * queue is looked at, and bound again.
+ */
+export async function declareWithBindings(
+  channel: amqplib.Channel,
+  queue: Queue,
+  as = queue.name,
+  there = false,
+): Promise<QueueFacts> {
+  const { exchange } = queue;
+  if (exchange !== undefined) await declareExchange(channel, exchange);
+  const facts = await declareAlone(channel, queue, as, there);
+  try {
+    if (exchange !== undefined && exchange.name !== '') {
+      const args = toTable(queue.bindingArguments ?? {}, 'bindingArguments');
+      await channel.bindQueue(facts.name, exchange.name, queue.routingKey, args);
+    }
+    for (const binding of queue.bindings) {
+      await declareExchange(channel, binding.exchange);
+      const args = toTable(binding.arguments ?? {}, 'arguments');
+      await channel.bindQueue(facts.name, binding.exchange.name, binding.routingKey, args);
+    }
+    return facts;
+  } catch (error) {
+    throw saysOnlyClosed(error) ? error : errorFromAmqp(error, `declaring ${queue}`);
+  }
+}
+
+/**
+ * Declares exchange, queue and bindings on a channel of amqplib; resolves with the queue's real name, which is the broker's
+ * for a queue without one, and calls `onDeclared`. Throws our error classes; after one the broker has closed the channel.
+ */
+export async function declareQueue(channel: amqplib.Channel, queue: Queue): Promise<string> {
+  if (queue.noDeclare) return queue.name;
+  const { name, messages, consumers } = await (queue.passive
+    ? declareAlone(channel, queue)
+    : declareWithBindings(channel, queue, queue.name, queue.isServerNamed));
+  queue.onDeclared?.(name, messages, consumers);
+  return name;
+}
+
+/** What is declared of an entity does not change, so keys are made once. */
 const keys = new WeakMap<Exchange | Queue, string>();
 
 function cacheKey(entity: Exchange | Queue): string | undefined {
-  if (entity.autoDelete || entity.passive) return undefined;
+  if (!entity.canCacheDeclaration || entity.passive) return undefined;
   const isQueue = !(entity instanceof Exchange);
-  if (isQueue && (entity.name === '' || queueArgumentsOf(entity)['x-expires'] !== undefined)) return undefined;
+  // A name that the broker gave came with a declaration of its own.
+  if (isQueue && (entity.name === '' || entity.isServerNamed)) return undefined;
   let key = keys.get(entity);
   if (key === undefined) {
-    key = JSON.stringify([isQueue, entity], plain);
+    key = JSON.stringify([isQueue, entity.asDict()], plain);
     keys.set(entity, key);
   }
   return key;

@@ -4,7 +4,7 @@ import { fromTable } from '../../codec/amqp/plain-table.js';
 import { DEFAULT_MAX_DECODED_BYTES } from '../../codec/compression.js';
 import { decodePayload } from '../../codec/decode.js';
 import { prepareAcceptContent } from '../../codec/serialization.js';
-import { Message, type MessageProperties, type Settle } from '../../message.js';
+import { Message, type MessageProperties, type MessageTraits, type Settle } from '../../message.js';
 import type { Channel } from './channel.js';
 
 export const DEFAULT_ACCEPT: readonly string[] = Object.freeze(['json', 'text', 'raw']);
@@ -41,7 +41,13 @@ function propertiesOf(given: amqplib.MessageProperties): MessageProperties {
 }
 
 /** Our message around amqplib's. `queue`: the name it was consumed from. */
-export function messageFrom(raw: amqplib.Message, queue: string, decoding: Decoding, settle: Settle): Message {
+export function messageFrom(
+  raw: amqplib.Message,
+  queue: string,
+  decoding: Decoding,
+  settle: Settle,
+  traits?: MessageTraits,
+): Message {
   const { fields, properties, content } = raw;
   return new Message(
     {
@@ -55,6 +61,7 @@ export function messageFrom(raw: amqplib.Message, queue: string, decoding: Decod
         deliveryTag: fields.deliveryTag,
         queue,
       }),
+      readAccept: () => decoding.accept,
       // amqplib's content is a view into the bytes of a whole read from the socket.
       readBody: () => Buffer.from(content),
       decode: () => {
@@ -71,7 +78,13 @@ export function messageFrom(raw: amqplib.Message, queue: string, decoding: Decod
       },
     },
     settle,
+    traits,
   );
+}
+
+/** What the broker knows of a delivery without being told of it. */
+export function traitsOn(channel: Channel, raw: amqplib.Message, noAck: boolean): MessageTraits {
+  return { noAck, settledAlong: () => raw.fields.deliveryTag <= channel.settledUpTo };
 }
 
 /**
@@ -81,8 +94,13 @@ export function messageFrom(raw: amqplib.Message, queue: string, decoding: Decod
 export function settleOn(channel: Channel, raw: amqplib.Message, noAck: boolean, stale?: () => void): Settle {
   return (outcome, multiple) => {
     if (noAck) return;
-    if (channel.closed) stale?.();
-    else if (outcome === 'ack') channel.raw.ack(raw, multiple);
-    else channel.raw.reject(raw, outcome === 'requeue');
+    if (channel.closed) {
+      stale?.();
+    } else if (outcome === 'ack') {
+      channel.raw.ack(raw, multiple);
+      if (multiple) channel.settleUpTo(raw.fields.deliveryTag);
+    } else {
+      channel.raw.reject(raw, outcome === 'requeue');
+    }
   };
 }

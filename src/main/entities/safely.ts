@@ -1,0 +1,22 @@
+/** Calling what users gave where nobody waits for the outcome. */
+
+/** "RangeError: too far", whatever was thrown. */
+export function describeThrown(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+
+/** A warning of the process: for what nobody listens to. */
+export function warn(text: string): void {
+  process.emitWarning(text, { type: 'MozukuWarning' });
+}
+
+/** Calls `user`; what it throws or rejects with becomes a warning of the process. `who`: whose callback it is. */
+export function callSafely(who: unknown, user: () => unknown): void {
+  const tell = (error: unknown): void => warn(`a callback of ${who} failed: ${describeThrown(error)}`);
+  try {
+    const result = user();
+    if (result instanceof Promise) result.catch(tell);
+  } catch (error) {
+    tell(error);
+  }
+}
