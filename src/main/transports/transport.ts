@@ -30,6 +30,8 @@ export interface BrokerConnection {
   readonly ended: Promise<KombuError | undefined>;
   /** Why it was lost; undefined while it is open, and after our own `close()`. */
   readonly reason: KombuError | undefined;
+  /** Seconds between heartbeats, as agreed with the broker; 0 or absent: there are none. */
+  readonly heartbeat?: number;
   /** Says goodbye and waits for the answer, at most so long. Never rejects. */
   close(milliseconds?: number): Promise<void>;
   /** Cuts it without a goodbye. */
