@@ -1,6 +1,6 @@
 /** When two connections are the same as far as a pool is concerned. */
 import { createHash } from 'node:crypto';
-import type { ConnectionParameters } from './url.js';
+import type { ConnectionParameters } from './connection-parameters.js';
 
 /** Functions, and objects of classes, are equal only to themselves. */
 const identities = new WeakMap<object, number>();

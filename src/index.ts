@@ -3,7 +3,14 @@
 export * as compression from './codec/compression.js';
 export * as serialization from './codec/serialization.js';
 export * as errors from './errors.js';
-export { Connection, type ConnectionEvents, type EnsureConnectionOptions } from './main/connection.js';
+export {
+  type AsUriOptions,
+  type AutoretryOptions,
+  Connection,
+  type ConnectionEvents,
+  type EnsureConnectionOptions,
+  type EnsureOptions,
+} from './main/connection.js';
 export { Consumer, type ConsumerOptions } from './main/consumer.js';
 export { Binding, binding } from './main/entities/binding.js';
 export { type CallOptions, Channel } from './main/entities/channel.js';
@@ -17,4 +24,6 @@ export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats }
 export { ShardedConsumer } from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl, type SslOptions } from './main/url.js';
 export { type DeliveryInfo, Message, type MessageProperties } from './message.js';
+export type { ChannelPool, PooledChannel } from './pool/channel-pool.js';
+export * as pools from './pool/pools.js';
 export type { Context, Logger, WorkerContext } from './worker/context.js';

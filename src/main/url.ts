@@ -1,2 +1,3 @@
-/** Under its old name for `main`; the parameters of a connection are what every thread may hold. */
+/** Under its old name for `main`; what URLs and parameters are, every thread may know. */
+export * from '../connection-parameters.js';
 export * from '../url.js';
