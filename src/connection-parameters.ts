@@ -156,16 +156,18 @@ export function readParameters(
 }
 
 /**
- * The parameters with another of `alternates` as the connection's own host; the list is turned so that it begins there. The host
- * so far keeps its place in it by a whole URL: options may have completed what the list has of it.
+ * The parameters with the host of `url` in place of the connection's own. A list of alternates is turned so that it begins there;
+ * the host so far stays in it as a whole URL, for options may have completed what the list had of it.
  */
-export function turnedTo(alternate: string, parameters: ConnectionParameters): ConnectionParameters {
+export function switchedTo(url: string, parameters: ConnectionParameters): ConnectionParameters {
   const { alternates } = parameters;
-  const at = alternates.indexOf(alternate);
-  if (at <= 0) return parameters;
+  const at = alternates.indexOf(url);
+  if (at === 0) return parameters;
+  const switched = parametersOf(url, parameters);
+  if (alternates.length === 0 || switched.alternates.length > 0) return switched;
   const whole = [formatUrl(parameters, { includePassword: true }), ...alternates.slice(1)];
-  const turned = [...whole.slice(at), ...whole.slice(0, at)];
-  return Object.freeze({ ...parametersOf(alternate, parameters), alternates: Object.freeze(turned) });
+  const turned = at < 0 ? [url, ...whole] : [...whole.slice(at), ...whole.slice(0, at)];
+  return Object.freeze({ ...switched, alternates: Object.freeze(turned) });
 }
 
 /**

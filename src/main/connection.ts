@@ -27,7 +27,7 @@ import type { Queue } from './entities/queue.js';
 import type { ChannelSource } from './entities/target.js';
 import { Producer, type ProducerOptions } from './producer.js';
 import { failoverOf } from './transports/failover.js';
-import { type ConnectionOptions, type ConnectionParameters, readParameters, turnedTo } from './url.js';
+import { type ConnectionOptions, type ConnectionParameters, readParameters, switchedTo } from './url.js';
 
 export type { ConnectionEvents } from './connection-core.js';
 export type { AsUriOptions } from './connection-facts.js';
@@ -244,12 +244,13 @@ export class Connection extends ConnectionFacts {
     if (this.#ending === undefined) this.#core.cut();
   }
 
-  /** Closes what is open and takes on another host, or the parameters of another URL; connects when it is next needed. */
+  /**
+   * Closes what is open and takes on the host of another URL, which leaves out what stays; connects when it is next needed.
+   * Throws `InvalidUrl`, `TransportNotAvailable`, `ClosedError`.
+   */
   async switch(url: string): Promise<void> {
     this.#mustBeOurs();
-    const { alternates, hostname: _, port: __, ...rest } = this.parameters;
-    const parameters = alternates.includes(url) ? turnedTo(url, this.parameters) : readParameters(url, rest);
-    await this.#core.switchTo(parameters, 5000);
+    await this.#core.switchTo(switchedTo(url, this.parameters), 5000);
   }
 
   /** Switches to the host that comes next by the failover strategy; does nothing if there is but one. */

@@ -48,6 +48,8 @@ type LimitExceededClass = new (...args: ConstructorParameters<typeof LimitExceed
 /** One that is lent, or about to be. */
 interface Place<Member> {
   member: Member | undefined;
+  /** All was closed since it was lent. */
+  over: boolean;
   ending: Promise<void> | undefined;
 }
 
@@ -79,7 +81,7 @@ export abstract class ResourcePool<Member, Lease> {
   /** The lease of one: it calls the ticket when it is given back. */
   protected abstract lend(member: Member, ticket: Ticket, options: AcquireOptions): Lease | Promise<Lease>;
 
-  /** Closes one. Must not reject. */
+  /** Closes one; does nothing if it is closed. Must not reject. */
   protected abstract destroy(member: Member): Promise<void>;
 
   /** False for one that must not be lent again. */
@@ -176,12 +178,14 @@ export abstract class ResourcePool<Member, Lease> {
       for (const waiter of this.#waiting) waiter.fail(this.#closedError());
       this.#waiting.clear();
     }
-    const members = this.#idle.splice(0);
-    for (const place of this.#used) if (place.member !== undefined) members.push(place.member);
-    this.#used.clear();
-    const closing = Promise.all(members.map((member) => this.destroy(member)));
+    const closing = this.#idle.splice(0).map((member) => this.destroy(member));
+    for (const place of this.#used) {
+      place.over = true;
+      // One that is still being made is closed by whoever makes it, and counts until then.
+      if (place.member !== undefined) closing.push(this.#end(place, true));
+    }
+    await Promise.all(closing);
     this.#wake();
-    await closing;
   }
 
   /** As `forceCloseAll()`. */
@@ -196,7 +200,7 @@ export abstract class ResourcePool<Member, Lease> {
   }
 
   #occupy(member: Member | undefined): Place<Member> {
-    const place = { member, ending: undefined };
+    const place = { member, over: false, ending: undefined };
     this.#used.add(place);
     return place;
   }
@@ -240,15 +244,16 @@ export abstract class ResourcePool<Member, Lease> {
     }
     if (place.member === undefined) {
       const made = await this.make(options);
-      // All was closed meanwhile, but for this one, which nobody knew of.
-      if (!this.#used.has(place)) await this.destroy(made);
+      if (place.over) await this.destroy(made);
       else place.member = made;
     }
-    if (!this.#used.has(place)) throw this.#closedError();
+    if (place.member === undefined || place.over) throw this.#closedError();
     const ticket: Ticket = { release: () => this.#end(place, false), discard: () => this.#end(place, true) };
-    const lease = await this.lend(place.member!, ticket, options);
-    if (!this.#used.has(place)) throw this.#closedError();
-    return lease;
+    const lease = await this.lend(place.member, ticket, options);
+    if (!place.over) return lease;
+    // Once more: while it was being lent it may have come to hold what it did not hold when all was closed.
+    await this.destroy(place.member);
+    throw this.#closedError();
   }
 
   /** Once for each place: later calls wait for the first. */
@@ -259,9 +264,8 @@ export abstract class ResourcePool<Member, Lease> {
 
   async #giveBack(place: Place<Member>, discard: boolean): Promise<void> {
     const { member } = place;
-    if (!this.#used.has(place)) return;
     const room = this.#limit > 0 && this.#used.size + this.#idle.length <= this.#limit;
-    if (member !== undefined && !discard && room && this.usable(member)) {
+    if (member !== undefined && !discard && !place.over && room && this.usable(member)) {
       this.#used.delete(place);
       this.#idle.push(member);
     } else {
@@ -314,6 +318,6 @@ export abstract class ResourcePool<Member, Lease> {
   }
 
   #closedError(): ClosedError {
-    return new ClosedError('the pool is closed');
+    return new ClosedError('the pool was closed');
   }
 }
