@@ -164,6 +164,8 @@ export abstract class ResourcePool<Member, Lease> {
     const checked = readLimit('resize', limit);
     const shrinks = this.#shrinksInUse(checked);
     if (!force && !ignoreErrors) this.#mustNotShrink(checked);
+    // First, or those who wait would fill up to the limit so far.
+    this.#limit = checked;
     if (reset || (shrinks && !ignoreErrors)) await this.forceCloseAll(false);
     await this.#setLimit(checked);
   }
