@@ -143,32 +143,42 @@ export class ConnectionCore {
   }
 
   /** Connects, and tries again after failures that may pass. */
-  async ensure({ maxRetries, timeout, interval, errback, signal: given }: Waits): Promise<BrokerConnection> {
+  async ensure(waits: Waits): Promise<BrokerConnection> {
+    const { signal } = waits;
+    const stop = new AbortController();
+    const onAbort = (): void => stop.abort(signal?.reason);
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await this.#ensure(waits, stop);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #ensure({ maxRetries, timeout, interval, errback }: Waits, stop: AbortController): Promise<BrokerConnection> {
     const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout;
     // An errback that throws ends this caller's wait; by then it is the next host's turn.
-    const thrown = new AbortController();
     const hear = (error: KombuError): void => {
       try {
         errback?.(error, 0);
       } catch (reason) {
-        thrown.abort(reason);
+        stop.abort(reason);
       }
     };
     for (let attempt = 0; ; attempt++) {
       try {
         const left = Math.min(deadline - performance.now(), 0x7fffffff);
-        const connecting = this.connect(given, Math.max(left, 0), hear);
-        return await withDeadline(connecting, 'connecting', 0x7fffffff, thrown.signal);
+        return await this.connect(stop.signal, Math.max(left, 0), hear);
       } catch (error) {
-        if (given?.aborted || thrown.signal.aborted || this.closed || attempt >= maxRetries || !isRecoverable(error))
-          throw error;
+        if (stop.signal.aborted || this.closed || attempt >= maxRetries || !isRecoverable(error)) throw error;
         const wait = interval(attempt);
         if (performance.now() + wait >= deadline) {
           const text = `no connection to ${formatUrl(this.parameters)} within ${timeout} ms: ${(error as Error).message}`;
           throw new TimeoutError(text, { cause: error, details: { milliseconds: timeout } });
         }
         errback?.(lastOf(error as KombuError), wait);
-        await this.pause(wait, given);
+        await this.pause(wait, stop.signal);
       }
     }
   }
