@@ -46,9 +46,79 @@ export class FrameError extends ConnectionError {
   static override readonly code: string = 'FRAME_ERROR';
 }
 
+/** 320: an operator closed the connection, or the broker is going down. */
+export class ConnectionForced extends ConnectionError {
+  static override readonly code: string = 'CONNECTION_FORCED';
+}
+
+/** 402: the broker does not know the virtual host by this path. */
+export class InvalidPath extends ConnectionError {
+  static override readonly code: string = 'INVALID_PATH';
+}
+
+/** 502: the broker could not read a field of a frame. */
+export class FrameSyntaxError extends ConnectionError {
+  static override readonly code: string = 'FRAME_SYNTAX_ERROR';
+}
+
+/** 503: a method that AMQP does not allow there. */
+export class InvalidCommand extends ConnectionError {
+  static override readonly code: string = 'INVALID_COMMAND';
+}
+
+/** 504: something was sent on a channel that the broker does not have open. */
+export class ChannelNotOpen extends ConnectionError {
+  static override readonly code: string = 'CHANNEL_NOT_OPEN';
+}
+
+/** 505: a frame that the broker did not expect there. */
+export class UnexpectedFrame extends ConnectionError {
+  static override readonly code: string = 'UNEXPECTED_FRAME';
+}
+
+/** 506: the broker is short of something. */
+export class ResourceError extends ConnectionError {
+  static override readonly code: string = 'RESOURCE_ERROR';
+}
+
+/** 530: the broker does not allow it, such as a virtual host that is not there. */
+export class NotAllowed extends ConnectionError {
+  static override readonly code: string = 'NOT_ALLOWED';
+}
+
+/** 540: the broker does not have what was asked for. */
+export class AMQPNotImplementedError extends ConnectionError {
+  static override readonly code: string = 'NOT_IMPLEMENTED';
+}
+
+/** 541: the broker failed, or refuses what it calls an internal error. */
+export class InternalError extends ConnectionError {
+  static override readonly code: string = 'INTERNAL_ERROR';
+}
+
+/** What should be there is not, such as the queue that answers were to go to. */
+export class InconsistencyError extends ConnectionError {
+  static override readonly code: string = 'INCONSISTENCY';
+}
+
 /** The broker closed a channel (kombu: amqp.ChannelError); `details.replyCode` says why. */
 export class ChannelError extends OperationalError {
   static override readonly code: string = 'CHANNEL_ERROR';
+}
+
+/** Another attempt on a new channel of the same connection may succeed. */
+export class RecoverableChannelError extends ChannelError {
+  static override readonly code: string = 'RECOVERABLE_CHANNEL_ERROR';
+}
+
+/** 311: the broker takes no message of that size. */
+export class ContentTooLarge extends RecoverableChannelError {
+  static override readonly code: string = 'CONTENT_TOO_LARGE';
+}
+
+/** 313: nobody consumes what was to be delivered at once. */
+export class NoConsumers extends RecoverableChannelError {
+  static override readonly code: string = 'NO_CONSUMERS';
 }
 
 /** 404: the queue or exchange is not there. */
@@ -62,7 +132,7 @@ export class PreconditionFailed extends ChannelError {
 }
 
 /** 405: another connection holds the exclusive queue. */
-export class ResourceLocked extends ChannelError {
+export class ResourceLocked extends RecoverableChannelError {
   static override readonly code: string = 'RESOURCE_LOCKED';
 }
 
@@ -84,6 +154,18 @@ export class MessageReturned extends OperationalError {
 /** A wait reached its deadline. */
 export class TimeoutError extends OperationalError {
   static override readonly code: string = 'TIMEOUT';
+}
+
+/**
+ * The connection was lost, or could not be made for now. `instanceof` is true for every error that another attempt may mend:
+ * each `ConnectionError` but a refused login or virtual host, and each `TimeoutError`.
+ */
+export class RecoverableConnectionError extends ConnectionError {
+  static override readonly code: string = 'RECOVERABLE_CONNECTION_ERROR';
+
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return (value instanceof ConnectionError && !(value instanceof AccessRefused)) || value instanceof TimeoutError;
+  }
 }
 
 /** A body could not be encoded or decoded. */
@@ -126,14 +208,19 @@ export class MessageStateError extends KombuError {
   static override readonly code: string = 'MESSAGE_STATE';
 }
 
-/** A pool has no more room. */
+/** A pool has no more room: at once without `block`, after `timeout` with it; or its limit cannot be lowered now. */
 export class LimitExceeded extends KombuError {
   static override readonly code: string = 'LIMIT_EXCEEDED';
 }
 
-/** More connections than the pool's limit were asked for, without waiting. */
+/** More connections than the pool's limit were asked for. */
 export class ConnectionLimitExceeded extends LimitExceeded {
   static override readonly code: string = 'CONNECTION_LIMIT_EXCEEDED';
+}
+
+/** More channels than the pool's limit were asked for. */
+export class ChannelLimitExceeded extends LimitExceeded {
+  static override readonly code: string = 'CHANNEL_LIMIT_EXCEEDED';
 }
 
 /** An option is unknown, missing, or has a value it cannot have; the text names it and what it may be. */

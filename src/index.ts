@@ -3,7 +3,14 @@
 export * as compression from './codec/compression.js';
 export * as serialization from './codec/serialization.js';
 export * as errors from './errors.js';
-export { Connection, type ConnectionEvents, type EnsureConnectionOptions } from './main/connection.js';
+export {
+  type AsUriOptions,
+  type AutoretryOptions,
+  Connection,
+  type ConnectionEvents,
+  type EnsureConnectionOptions,
+  type EnsureOptions,
+} from './main/connection.js';
 export { type ConsumeOptions, Consumer, type ConsumerOptions, type QosOptions } from './main/consumer.js';
 export * as delayedDelivery from './main/delayed-delivery.js';
 export { Binding, type BindingDict, type BindingOptions, binding } from './main/entities/binding.js';
@@ -25,6 +32,7 @@ export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats }
 export { ShardedConsumer } from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl, type SslOptions } from './main/url.js';
 export { type AckOptions, type DeliveryInfo, Message, type MessageProperties, type RejectOptions } from './message.js';
+export * as pools from './pool/pools.js';
 export type { ProducerOptions, PublishOptions, RetryPolicy } from './pool/publication.js';
 export type { ConnectionDescriptor, Context, Logger, WorkerContext } from './worker/context.js';
 export type { WorkerProducer } from './worker/producer.js';

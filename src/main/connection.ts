@@ -2,214 +2,269 @@
  * A connection to a broker, opened when it is first needed. It never reconnects behind its user's back: what was lost is told
  * by events and errors, and the next thing that needs the connection opens it anew.
  */
-import { EventEmitter } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { inspect } from 'node:util';
-import { ClosedError, type KombuError, TimeoutError } from '../errors.js';
+import { ClosedError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
+import { ChannelPool } from '../pool/channel-pool.js';
+import { ConnectionPool } from '../pool/connection-pool.js';
+import { type ConnectionMember, loadMembers } from '../pool/members.js';
 import type { ProducerOptions } from '../pool/publication.js';
+import type { Ticket } from '../pool/ticket.js';
+import { ConnectionCore } from './connection-core.js';
+import { ConnectionFacts } from './connection-facts.js';
 import { Consumer, type ConsumerOptions } from './consumer.js';
-import { withDeadline } from './deadline.js';
-import { type CallOptions, Channel, type Declared } from './entities/channel.js';
-import type { Queue } from './entities/queue.js';
-import { functionKind } from './entities/target.js';
-import { Producer } from './producer.js';
-import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
-import { openConnection } from './transports/registry.js';
-import type { BrokerConnection } from './transports/transport.js';
 import {
-  type ConnectionOptions,
-  type ConnectionParameters,
-  connectableTransport,
-  formatUrl,
-  readParameters,
-  type SslOptions,
-} from './url.js';
+  AUTORETRY_OPTIONS,
+  type AutoretryOptions,
+  ENSURE_OPTIONS,
+  type EnsureConnectionOptions,
+  type EnsureOptions,
+  ensured,
+  type Reviving,
+  readWaits,
+} from './ensure.js';
+import type { CallOptions, Channel } from './entities/channel.js';
+import type { Queue } from './entities/queue.js';
+import type { ChannelSource } from './entities/target.js';
+import { Producer } from './producer.js';
+import { failoverOf } from './transports/failover.js';
+import { type ConnectionOptions, type ConnectionParameters, readParameters, switchedTo } from './url.js';
 
-export interface ConnectionEvents {
-  /** The connection was lost; also what would otherwise go unheard. Only emitted if somebody listens. */
-  error: [error: KombuError];
-  connected: [];
-  /** The connection is gone: with the error if it was lost, without one after `close()`. */
-  disconnected: [error: KombuError | undefined];
-  /** The broker takes no publishes for now: its memory or disk is short. */
-  blocked: [reason: string];
-  unblocked: [];
-}
+export type { ConnectionEvents } from './connection-core.js';
+export type { AsUriOptions } from './connection-facts.js';
+export type { AutoretryOptions, EnsureConnectionOptions, EnsureOptions } from './ensure.js';
 
-export interface EnsureConnectionOptions {
-  readonly maxRetries?: number;
-  readonly timeout?: number;
-  readonly intervalStart?: number;
-  readonly intervalMax?: number;
-  readonly errback?: (error: KombuError, interval: number) => void;
+interface SignalOption {
   readonly signal?: AbortSignal;
 }
 
-const ENSURE_OPTIONS: OptionTable<EnsureConnectionOptions> = {
-  maxRetries: {
-    kind: kinds.integer(0, Number.MAX_SAFE_INTEGER),
-    defaultWords: 'for ever',
-    doc: 'How often to try again after the first time.',
-  },
-  timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'For all attempts together (ms).' },
-  intervalStart: {
-    kind: kinds.milliseconds,
-    default: 100,
-    doc: 'The first wait (ms); each is twice the one before, ±20 %.',
-  },
-  intervalMax: { kind: kinds.milliseconds, default: 2000, doc: 'The longest wait (ms).' },
-  errback: { kind: functionKind(), doc: 'Called with each error and the milliseconds until the next attempt.' },
-  signal: { kind: kinds.signal, doc: 'Gives up; the promise rejects with its reason.' },
-};
-
-/** An attempt to connect that several callers may wait for. */
-interface Attempt {
-  readonly result: Promise<BrokerConnection>;
-  readonly abort: AbortController;
-  waiting: number;
+interface TimeoutOption {
+  readonly timeout?: number;
 }
 
-export class Connection extends EventEmitter<ConnectionEvents> {
-  /** What it connects to; frozen. Holds the password. */
-  readonly parameters: ConnectionParameters;
-  #live: BrokerConnection | undefined;
-  #attempt: Attempt | undefined;
-  #declared: Declared = new Map();
-  #default: Channel | undefined;
-  #openingDefault: Promise<Channel> | undefined;
-  #closed = false;
+const CONNECT: OptionTable<SignalOption> = {
+  signal: { kind: kinds.signal, doc: 'Gives up; the promise rejects with its reason.' },
+};
+const CLOSE: OptionTable<TimeoutOption> = {
+  timeout: { kind: kinds.milliseconds, default: 5000, doc: 'Until the socket is cut (ms).' },
+};
+const CHANNEL: OptionTable<CallOptions> = {
+  timeout: { kind: kinds.milliseconds, default: 10_000, doc: 'For the broker to open it (ms).' },
+  signal: { kind: kinds.signal, doc: 'Gives up; the promise rejects with its reason.' },
+};
+export class Connection extends ConnectionFacts {
+  readonly #core: ConnectionCore;
+  /** Of a connection that belongs to a pool: how it is given back. */
+  readonly #ticket: Ticket | undefined;
+  /** What was opened here, to be closed when the connection is given back; plain connections keep no list. */
+  readonly #channels = new Set<Channel>();
+  #usedDefault = false;
+  #ending: Promise<void> | undefined;
 
   /**
    * Does no I/O. `url`: 'amqp://user:password@host:port/vhost', URLs joined by ';', or a list of them (see `parseUrl`). What
    * the URL says wins over `options`. Throws `OptionError`, `InvalidUrl`, `TransportNotAvailable`.
    */
-  constructor(url?: string | URL | readonly string[] | ConnectionOptions, options: ConnectionOptions = {}) {
+  constructor(url?: string | URL | readonly string[] | ConnectionOptions, options?: ConnectionOptions);
+  /** @internal A connection of a pool, lent. */
+  constructor(core: ConnectionCore, ticket: Ticket);
+  constructor(
+    first?: string | URL | readonly string[] | ConnectionOptions | ConnectionCore,
+    second: ConnectionOptions | Ticket = {},
+  ) {
     super();
-    const given = url instanceof URL ? url.href : url;
-    this.parameters =
-      typeof given === 'string' || Array.isArray(given)
-        ? readParameters(given as string | readonly string[], options)
-        : readParameters(undefined, { ...(given as ConnectionOptions | undefined), ...options });
+    if (first instanceof ConnectionCore) {
+      this.#core = first;
+      this.#ticket = second as Ticket;
+    } else {
+      const given = first instanceof URL ? first.href : first;
+      const options = second as ConnectionOptions;
+      this.#core = new ConnectionCore(
+        typeof given === 'string' || Array.isArray(given)
+          ? readParameters(given as string | readonly string[], options)
+          : readParameters(undefined, { ...(given as ConnectionOptions | undefined), ...options }),
+      );
+    }
+    this.#core.tell = (name, ...args) => {
+      if (name !== 'error' || this.listenerCount('error') > 0) this.emit(name, ...(args as never));
+    };
   }
 
-  get hostname(): string {
-    return this.parameters.hostname;
-  }
-  get userid(): string | undefined {
-    return this.parameters.userid;
-  }
-  get password(): string | undefined {
-    return this.parameters.password;
-  }
-  get virtualHost(): string {
-    return this.parameters.virtualHost;
-  }
-  get port(): number | undefined {
-    return this.parameters.port;
-  }
-  get transport(): string {
-    return this.parameters.transport;
-  }
-  get ssl(): boolean | SslOptions {
-    return this.parameters.ssl;
-  }
-  get connectTimeout(): number {
-    return this.parameters.connectTimeout;
-  }
-  get transportOptions(): Readonly<Record<string, unknown>> {
-    return this.parameters.transportOptions;
-  }
-  /** Seconds as asked for; `undefined` means the broker's, at most 60. */
-  get heartbeat(): number | undefined {
-    return this.parameters.heartbeat;
-  }
-  get alternates(): readonly string[] {
-    return this.parameters.alternates;
-  }
-  get failoverStrategy(): ConnectionParameters['failoverStrategy'] {
-    return this.parameters.failoverStrategy;
+  override get parameters(): ConnectionParameters {
+    return this.#core.parameters;
   }
 
-  get connected(): boolean {
-    return this.#live?.open === true;
+  /** 'host:port' of the host that it is connected to, else of the one that its parameters name. */
+  get host(): string {
+    const { hostname, port } = this.#core.live?.open ? this.#core.live.parameters : this.parameters;
+    return port === undefined ? hostname : `${hostname}:${port}`;
   }
 
-  /** True after `close()`, until `connect()` or `ensureConnection()` is called again. */
+  override get connected(): boolean {
+    return this.#ending === undefined && this.#core.connected;
+  }
+
+  /** True after `close()`, until `connect()` or `ensureConnection()` is called again; for good once it is given back to a pool. */
   get closed(): boolean {
-    return this.#closed;
+    return this.#ending !== undefined || this.#core.closed;
+  }
+
+  /** Seconds between heartbeats, as agreed with the broker; 0: none, or not connected. */
+  getHeartbeatInterval(): number {
+    return this.connected ? (this.#core.live?.heartbeat ?? 0) : 0;
+  }
+
+  /** Heartbeats go out by themselves. Throws what the connection was lost with, if it was and is not open again. */
+  heartbeatCheck(): void {
+    const reason = this.connected ? undefined : this.#core.live?.reason;
+    if (reason !== undefined) throw reason;
   }
 
   /**
    * Connects, trying each host of `alternates` once; does nothing if connected. Throws `AccessRefused`, `ConnectionError`,
-   * `TimeoutError` (no answer within `connectTimeout`), `TransportNotAvailable`, or the signal's reason.
+   * `TimeoutError` (no answer within `connectTimeout`), `TransportNotAvailable`, `ClosedError` (given back to its pool), or the
+   * signal's reason.
    */
-  async connect({ signal }: { readonly signal?: AbortSignal } = {}): Promise<this> {
-    this.#closed = false;
-    await this.#connect(signal);
+  async connect(options: SignalOption = {}): Promise<this> {
+    const { signal } = readOptions('connect', CONNECT, options);
+    this.#reopen();
+    await this.#core.connect(signal);
     return this;
   }
 
   /**
    * Connects, and tries again after failures that may pass: waits 100 ms, doubling, ±20 %, at most 2 s. A refused login is no
-   * such failure. Throws the last error, `TimeoutError` after `timeout`, or the signal's reason.
+   * such failure. With several hosts they are tried one right after the other, and only then it waits. An `errback` that throws
+   * ends it; the next attempt begins at the next host. Throws the last error, `TimeoutError` after `timeout`, the signal's
+   * reason, or what `errback` threw.
    */
   async ensureConnection(options: EnsureConnectionOptions = {}): Promise<this> {
-    this.#closed = false;
-    await this.#ensure(options);
+    const waits = readWaits(options);
+    this.#reopen();
+    await this.#core.ensure(waits);
     return this;
+  }
+
+  /**
+   * A function that does what `fn` does, and does it again if the connection is lost meanwhile: it reconnects, calls `onRevive`
+   * with the new default channel, and runs `fn` with the same arguments. Also after `RecoverableChannelError` and after
+   * `retryErrors`. Other errors pass unchanged. Rejects with `OperationalError` (the last error is its `cause`) after
+   * `maxRetries` or `timeout`; with the last of the `retryErrors` itself.
+   */
+  ensure<Args extends unknown[], Result>(
+    fn: (...args: Args) => Result | Promise<Result>,
+    options: EnsureOptions = {},
+  ): (...args: Args) => Promise<Result> {
+    return ensured(this.#reviving(), fn, readOptions('ensure', ENSURE_OPTIONS, options));
+  }
+
+  /**
+   * As `ensure`, for a function whose first argument is a channel: `options.channel`, or a new one, and the new default channel
+   * after each reconnect. Resolves with what it gave, and the channel it last ran on.
+   */
+  autoretry<Args extends unknown[], Result>(
+    fn: (channel: Channel, ...args: Args) => Result | Promise<Result>,
+    options: AutoretryOptions = {},
+  ): (...args: Args) => Promise<[result: Result, channel: Channel]> {
+    const { channel: first, onRevive, ...rest } = readOptions('autoretry', AUTORETRY_OPTIONS, options);
+    let channel = first;
+    const run = async (...args: Args): Promise<[Result, Channel]> => {
+      if (channel === undefined || channel.closed) channel = await this.channel();
+      const through = channel;
+      return [await fn(through, ...args), through];
+    };
+    const revived = async (fresh: Channel): Promise<void> => {
+      channel = fresh;
+      await onRevive?.(fresh);
+    };
+    return ensured(this.#reviving(), run, { ...rest, onRevive: revived });
   }
 
   /** A new channel, connecting first if need be. Throws what `connect()` throws; `ClosedError` after `close()`. */
   async channel(options: CallOptions = {}): Promise<Channel> {
-    this.#mustNotBeClosed();
-    const live = await this.#connect(options.signal);
-    return Channel.open(live, this.#declared, options);
+    const given = readOptions('channel', CHANNEL, options);
+    this.#mustBeOurs();
+    return this.#keep(await this.#core.channel(given));
   }
 
   /** The channel that declarations use, opened anew if the last one is gone. Tries to connect for `connectTimeout`. */
   async defaultChannel(): Promise<Channel> {
-    if (this.#default?.closed === false) return this.#default;
-    this.#openingDefault ??= this.#openDefault().finally(() => {
-      this.#openingDefault = undefined;
-    });
-    return this.#openingDefault;
+    this.#mustBeOurs();
+    this.#usedDefault = true;
+    return this.#core.defaultChannel();
   }
 
-  /** Closes the connection and all its channels; after `timeout` ms without an answer the socket is cut. Never rejects. */
-  async close({ timeout = 5000 }: { readonly timeout?: number } = {}): Promise<void> {
-    this.#closed = true;
-    const attempt = this.#attempt;
-    this.#attempt = undefined;
-    attempt?.abort.abort(new ClosedError('the connection was closed while it was being opened'));
-    await this.#live?.close(timeout);
+  /** Forgets the default channel, unless it is `channel`, and closes it; declarations open another. Never rejects. */
+  async revive(channel?: Channel): Promise<void> {
+    if (this.#ending === undefined) await this.#core.dropDefault(channel);
   }
 
-  /** Gives the connection back; one that belongs to no pool is closed. */
+  /** Closes a channel whatever state it is in. Never rejects. */
+  async maybeCloseChannel(channel: Channel): Promise<void> {
+    await channel.close();
+  }
+
+  /**
+   * Closes the connection and all its channels; after `timeout` ms without an answer the socket is cut. Rejects with nothing but
+   * `OptionError`. A connection of a pool leaves the pool, which makes another one when it is needed.
+   */
+  async close(options: TimeoutOption = {}): Promise<void> {
+    const { timeout } = readOptions('close', CLOSE, options);
+    const ticket = this.#ticket;
+    if (ticket === undefined) {
+      await this.#core.close(timeout!);
+      return;
+    }
+    if (this.#ending === undefined) {
+      this.#core.retired = true;
+      this.#ending = this.#core.close(timeout!).then(() => ticket.discard());
+    }
+    await this.#ending;
+  }
+
+  /**
+   * Gives the connection back to its pool, once: the channels that were opened here are closed, and what is unsettled on them
+   * goes back to its queues. One that belongs to no pool is closed.
+   */
   async release(): Promise<void> {
-    await this.close();
+    const ticket = this.#ticket;
+    if (ticket === undefined) {
+      await this.close();
+      return;
+    }
+    this.#ending ??= this.#giveBack(ticket);
+    await this.#ending;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
 
+  /** Cuts the socket without a goodbye and forgets what was open; what needs the connection next opens it anew. */
+  collect(): void {
+    if (this.#ending === undefined) this.#core.cut();
+  }
+
+  /**
+   * Closes what is open and takes on the host of another URL, which leaves out what stays; connects when it is next needed.
+   * Throws `InvalidUrl`, `TransportNotAvailable`, `ClosedError`.
+   */
+  async switch(url: string): Promise<void> {
+    this.#mustBeOurs();
+    await this.#core.switchTo(switchedTo(url, this.parameters), 5000);
+  }
+
+  /** Switches to the host that comes next by the failover strategy; does nothing if there is but one. */
+  async maybeSwitchNext(): Promise<void> {
+    const [own] = this.alternates;
+    const next = failoverOf(this.parameters)
+      .cycle()
+      .find((url) => url !== own);
+    if (own !== undefined && next !== undefined) await this.switch(next);
+  }
+
   /** A new, unconnected connection with the same parameters, but for `overrides`. */
   clone(overrides: ConnectionOptions = {}): Connection {
-    const { alternates, ...same } = this.parameters;
-    const others = alternates.slice(1);
-    return new Connection({ ...same, alternates: others, ...overrides });
-  }
-
-  /** The parameters, defaults filled in. Holds the password. */
-  info(): ConnectionParameters {
-    return { ...this.parameters };
-  }
-
-  /** The URL, with `**` for the password unless it is asked for. */
-  asUri(options: { readonly includePassword?: boolean } = {}): string {
-    const table = { includePassword: { kind: kinds.boolean, default: false, doc: 'Show the password.' } };
-    return formatUrl(this.parameters, readOptions<{ includePassword?: boolean }>('asUri', table, options));
+    return new Connection({ ...this.parameters, ...overrides });
   }
 
   /** A producer that publishes through this connection. */
@@ -222,108 +277,90 @@ export class Connection extends EventEmitter<ConnectionEvents> {
     return new Consumer(this, queues, options);
   }
 
-  [inspect.custom](): string {
-    return `Connection <${this.asUri()}${this.connected ? '' : ', not connected'}>`;
+  /** A pool of connections like this one, at most `limit` at a time; without a limit each is closed when it is given back. */
+  Pool(limit?: number): ConnectionPool {
+    return new ConnectionPool(this.parameters, loadMembers, limit);
   }
 
-  override toString(): string {
-    return this.asUri();
+  /** A pool of channels of this connection. */
+  ChannelPool(limit?: number): ChannelPool {
+    return new ChannelPool(this, limit);
   }
 
-  /** Never shows the password. */
-  toJSON(): string {
-    return this.asUri();
-  }
-
-  #mustNotBeClosed(): void {
-    if (this.#closed) throw new ClosedError(`the connection to ${this.asUri()} is closed; connect() opens it again`);
-  }
-
-  async #openDefault(): Promise<Channel> {
-    this.#mustNotBeClosed();
-    // Each host has so long.
-    const timeout = Math.min(this.connectTimeout * Math.max(1, this.alternates.length), 0x7fffffff);
-    const live = await this.#ensure({ timeout });
-    this.#default = await Channel.open(live, this.#declared);
-    return this.#default;
-  }
-
-  async #ensure(options: EnsureConnectionOptions): Promise<BrokerConnection> {
-    const given = readOptions('ensureConnection', ENSURE_OPTIONS, options);
-    const { maxRetries = Number.POSITIVE_INFINITY, timeout, errback, signal } = given;
-    const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout;
-    for (let attempt = 0; ; attempt++) {
-      try {
-        const left = Math.min(deadline - performance.now(), 0x7fffffff);
-        return await this.#connect(signal, Math.max(left, 0));
-      } catch (error) {
-        if (signal?.aborted || this.#closed || attempt >= maxRetries || !isRecoverable(error)) throw error;
-        const wait = reconnectDelay(attempt, { initial: given.intervalStart!, max: given.intervalMax! });
-        if (performance.now() + wait >= deadline) {
-          const text = `no connection to ${this.asUri()} within ${timeout} ms: ${(error as Error).message}`;
-          throw new TimeoutError(text, { cause: error, details: { milliseconds: timeout } });
-        }
-        errback?.(error as KombuError, wait);
-        await this.#sleep(wait, signal);
-      }
-    }
-  }
-
-  /** Sleeps; throws the signal's reason, and `ClosedError` if the connection was closed meanwhile. */
-  async #sleep(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-    try {
-      await sleep(milliseconds, undefined, signal === undefined ? {} : { signal });
-    } catch {
-      signal?.throwIfAborted();
-    }
-    this.#mustNotBeClosed();
-  }
-
-  /** Callers share one attempt, and it is given up when the last of them stops waiting. */
-  async #connect(signal: AbortSignal | undefined, milliseconds = 0x7fffffff): Promise<BrokerConnection> {
-    signal?.throwIfAborted();
-    if (this.#live?.open) return this.#live;
-    connectableTransport(this.transport);
-    this.#attempt ??= this.#start();
-    const attempt = this.#attempt;
-    attempt.waiting++;
-    try {
-      return await withDeadline(attempt.result, `connecting to ${this.asUri()}`, milliseconds, signal);
-    } finally {
-      attempt.waiting--;
-      // Aborting an attempt that is over does nothing.
-      if (attempt.waiting === 0) attempt.abort.abort();
-    }
-  }
-
-  #start(): Attempt {
-    const abort = new AbortController();
-    const open = async () => {
-      try {
-        const live = await openConnection(this.parameters, { signal: abort.signal });
-        if (abort.signal.aborted) {
-          await live.close();
-          throw abort.signal.reason;
-        }
-        this.#adopt(live);
-        return live;
-      } finally {
-        if (this.#attempt === attempt) this.#attempt = undefined;
-      }
+  /** @internal For a producer of a pool: its channel stays with the connection when that is given back. */
+  publishing(): ChannelSource {
+    const closed = () => this.closed;
+    return {
+      get closed() {
+        return closed();
+      },
+      defaultChannel: () => this.defaultChannel(),
+      channel: async (options = {}) => {
+        this.#mustBeOurs();
+        return this.#core.publishingChannel(options);
+      },
     };
-    const attempt: Attempt = { result: Promise.resolve().then(open), abort, waiting: 0 };
-    return attempt;
   }
 
-  #adopt(live: BrokerConnection): void {
-    this.#live = live;
-    this.#declared = new Map();
-    live.model.on('blocked', (reason: string) => this.emit('blocked', reason));
-    live.model.on('unblocked', () => this.emit('unblocked'));
-    live.ended.then((reason) => {
-      if (reason !== undefined && this.listenerCount('error') > 0) this.emit('error', reason);
-      this.emit('disconnected', reason);
-    });
-    this.emit('connected');
+  #mustBeOurs(): void {
+    if (this.#ending !== undefined) {
+      throw new ClosedError(`the connection to ${this.asUri()} was given back to its pool; acquire another one`);
+    }
   }
+
+  #reopen(): void {
+    this.#mustBeOurs();
+    this.#core.reopen();
+  }
+
+  /** A channel of a connection that is lent is closed with it. */
+  async #keep(channel: Channel): Promise<Channel> {
+    if (this.#ticket === undefined) return channel;
+    if (this.#ending !== undefined) {
+      await channel.close();
+      this.#mustBeOurs();
+    }
+    this.#channels.add(channel);
+    void channel.ended.then(() => this.#channels.delete(channel));
+    return channel;
+  }
+
+  async #giveBack(ticket: Ticket): Promise<void> {
+    const closing = [...this.#channels].map((channel) => channel.close());
+    if (this.#usedDefault) closing.push(this.#core.dropDefault());
+    await Promise.all(closing);
+    this.#core.tell = () => undefined;
+    await ticket.release();
+  }
+
+  #reviving(): Reviving {
+    const closed = () => this.closed;
+    const connected = () => this.connected;
+    return {
+      get closed() {
+        return closed();
+      },
+      get connected() {
+        return connected();
+      },
+      connect: (waits) => this.#core.ensure(waits),
+      pause: (milliseconds, signal) => this.#core.pause(milliseconds, signal),
+      defaultChannel: () => this.defaultChannel(),
+    };
+  }
+}
+
+/** A connection as its pool keeps it. */
+export function connectionMember(parameters: ConnectionParameters): ConnectionMember {
+  const core = new ConnectionCore(parameters);
+  return {
+    get usable() {
+      return !core.retired && core.parameters === parameters && (core.live === undefined || core.connected);
+    },
+    lend: (ticket) => new Connection(core, ticket),
+    destroy: async () => {
+      core.retired = true;
+      await core.close(5000);
+    },
+  };
 }

@@ -1,32 +1,38 @@
 /** One of several hosts: which to try, in which order, and what to say if none answers. */
 import { AccessRefused, ConnectionError, type KombuError, OptionError } from '../../errors.js';
-import { type ConnectionParameters, parametersOf } from '../url.js';
+import { type ConnectionParameters, type FailoverStrategy, parametersOf } from '../url.js';
 
-/** Which of the hosts answered last, so that a reconnect begins there and not at one that is known to be gone. */
-const lastGood = new WeakMap<ConnectionParameters, number>();
+/** Where a list of hosts stands: at the one that answered last, or behind those that failed since. */
+export class Failover {
+  readonly #urls: readonly string[];
+  readonly #strategy: FailoverStrategy;
+  /** What is left of it to try comes first. */
+  #order: readonly string[] = [];
 
-function* hostsOf(parameters: ConnectionParameters): Iterable<[ConnectionParameters, number]> {
-  const { alternates, failoverStrategy } = parameters;
-  if (alternates.length === 0) {
-    yield [parameters, 0];
-    return;
+  constructor(urls: readonly string[], strategy: FailoverStrategy) {
+    this.#urls = urls;
+    this.#strategy = strategy;
   }
-  const start = lastGood.get(parameters) ?? 0;
-  let order: readonly string[];
-  if (typeof failoverStrategy === 'function') {
-    order = [...take(failoverStrategy(alternates), alternates.length)];
-  } else if (failoverStrategy === 'shuffle') {
-    order = alternates
+
+  /** The order of one attempt: each host once. */
+  cycle(): readonly string[] {
+    if (this.#order.length === 0) this.#order = this.#asked();
+    return this.#order;
+  }
+
+  /** The next attempt begins at this place of the order; behind its end the strategy is asked anew. */
+  moveTo(order: readonly string[], index: number): void {
+    this.#order = index < order.length ? [...order.slice(index), ...order.slice(0, index)] : [];
+  }
+
+  #asked(): readonly string[] {
+    const urls = this.#urls;
+    if (typeof this.#strategy === 'function') return [...take(this.#strategy(urls), urls.length)];
+    if (this.#strategy === 'round-robin') return urls;
+    return urls
       .map((url) => ({ url, at: Math.random() }))
       .sort((a, b) => a.at - b.at)
       .map(({ url }) => url);
-  } else {
-    order = [...alternates.slice(start), ...alternates.slice(0, start)];
-  }
-  for (const url of order) {
-    const index = alternates.indexOf(url);
-    // The first is the connection's own host, which options may have completed.
-    yield [index === 0 ? parameters : parametersOf(url, parameters), Math.max(index, 0)];
   }
 }
 
@@ -34,31 +40,58 @@ function* hostsOf(parameters: ConnectionParameters): Iterable<[ConnectionParamet
 function* take<T>(from: Iterable<T>, count: number): Iterable<T> {
   let taken = 0;
   for (const item of from) {
-    if (taken++ >= count) return;
     yield item;
+    if (++taken >= count) return;
   }
+}
+
+/** One for each set of parameters, so that a reconnect begins where the last one ended, whoever makes it. */
+const failovers = new WeakMap<ConnectionParameters, Failover>();
+
+/** Where the hosts of these parameters stand. */
+export function failoverOf(parameters: ConnectionParameters): Failover {
+  let failover = failovers.get(parameters);
+  if (failover === undefined) {
+    const urls = parameters.alternates.length > 0 ? parameters.alternates : [''];
+    failover = new Failover(urls, parameters.alternates.length > 0 ? parameters.failoverStrategy : 'round-robin');
+    failovers.set(parameters, failover);
+  }
+  return failover;
+}
+
+function hostOf(url: string, parameters: ConnectionParameters): ConnectionParameters {
+  // The first is the connection's own host, which options may have completed.
+  const own = url === (parameters.alternates[0] ?? '');
+  return own ? parameters : parametersOf(url, parameters);
 }
 
 /**
  * Opens a connection to the first host that answers: each of `alternates` once, every one with `connectTimeout` from the first
- * packet to an open connection. Throws `AccessRefused`, `ConnectionError` (with several hosts its `cause` is an AggregateError),
- * `TimeoutError`, `TransportNotAvailable`, or the signal's reason.
+ * packet to an open connection. `onFailure` hears of each host that failed while there are more to try. Throws `AccessRefused`,
+ * `ConnectionError` (with several hosts its `cause` is an AggregateError), `TimeoutError`, `TransportNotAvailable`, or the
+ * signal's reason.
  */
 export async function openFirst<Opened>(
   parameters: ConnectionParameters,
   signal: AbortSignal | undefined,
   open: (host: ConnectionParameters) => Promise<Opened>,
+  onFailure: (error: KombuError) => void = () => undefined,
 ): Promise<Opened> {
   const failures: KombuError[] = [];
-  for (const [host, index] of hostsOf(parameters)) {
+  const failover = failoverOf(parameters);
+  const order = failover.cycle();
+  for (const [index, url] of order.entries()) {
     try {
       signal?.throwIfAborted();
-      const connection = await open(host);
-      lastGood.set(parameters, index);
+      const connection = await open(hostOf(url, parameters));
+      failover.moveTo(order, index);
       return connection;
     } catch (error) {
       if (signal?.aborted || error instanceof OptionError) throw error;
       failures.push(error as KombuError);
+      // Before anybody hears of it, for they may give up: the next attempt is another host's turn.
+      failover.moveTo(order, index + 1);
+      if (index + 1 < order.length) onFailure(error as KombuError);
     }
   }
   const [first] = failures;

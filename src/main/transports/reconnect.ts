@@ -1,5 +1,5 @@
 /** How often to try again, and whether that makes sense. */
-import { AccessRefused, ConnectionError, TimeoutError } from '../../errors.js';
+import { RecoverableConnectionError } from '../../errors.js';
 
 /** The wait before the next attempt: 100 ms, doubling, ±20 %, at most 2 s. `attempt` counts from 0; `random` is in [0, 1). */
 export function reconnectDelay(attempt: number, { initial = 100, max = 2000, random = Math.random() } = {}): number {
@@ -30,5 +30,5 @@ export function pause(milliseconds: number, signal: AbortSignal): Promise<void> 
 
 /** True for failures that another attempt may mend; a refused login or an impossible option will stay as it is. */
 export function isRecoverable(error: unknown): boolean {
-  return (error instanceof ConnectionError && !(error instanceof AccessRefused)) || error instanceof TimeoutError;
+  return error instanceof RecoverableConnectionError;
 }

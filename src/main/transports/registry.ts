@@ -1,4 +1,5 @@
 /** The transports there are, and the one way to open a connection. */
+import type { KombuError } from '../../errors.js';
 import type { ConnectionParameters } from '../url.js';
 import { connectableTransport } from '../url.js';
 import { amqpTransport } from './amqp/transport.js';
@@ -12,7 +13,11 @@ export function transportOf({ transport }: ConnectionParameters): Transport {
   return transport === 'memory' ? memoryTransport : amqpTransport;
 }
 
-/** Connects to the first of the hosts that answers; see `openFirst` for what it throws. */
-export function openConnection(parameters: ConnectionParameters, options: OpenOptions = {}): Promise<BrokerConnection> {
-  return openFirst(parameters, options.signal, (host) => transportOf(host).open(host, options));
+/** Connects to the first of the hosts that answers; see `openFirst` for what it throws and what `onFailure` hears. */
+export function openConnection(
+  parameters: ConnectionParameters,
+  options: OpenOptions = {},
+  onFailure?: (error: KombuError) => void,
+): Promise<BrokerConnection> {
+  return openFirst(parameters, options.signal, (host) => transportOf(host).open(host, options), onFailure);
 }

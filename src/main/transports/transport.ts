@@ -46,6 +46,8 @@ export interface BrokerConnection {
   readonly reason: KombuError | undefined;
   /** How publishes are written on a channel of this connection; asked once a channel. */
   publisherOf(channel: amqplib.ConfirmChannel): Publish;
+  /** Seconds between heartbeats, as agreed with the broker; 0 or absent: there are none. */
+  readonly heartbeat?: number;
   /** Says goodbye and waits for the answer, at most so long. Never rejects. */
   close(milliseconds?: number): Promise<void>;
   /** Cuts it without a goodbye. */

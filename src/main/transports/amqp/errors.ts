@@ -5,29 +5,52 @@
 import * as amqplib from 'amqplib';
 import {
   AccessRefused,
+  AMQPNotImplementedError,
   ChannelError,
+  ChannelNotOpen,
   ClosedError,
   ConnectionError,
+  ConnectionForced,
+  ContentTooLarge,
   EncodeError,
   FrameError,
+  FrameSyntaxError,
+  InternalError,
+  InvalidCommand,
+  InvalidPath,
   KombuError,
+  NoConsumers,
+  NotAllowed,
   NotFound,
   PreconditionFailed,
+  ResourceError,
   ResourceLocked,
   TimeoutError,
+  UnexpectedFrame,
 } from '../../../errors.js';
 
 type ErrorClass = new (message: string, options: { cause: unknown; details: Record<string, unknown> }) => KombuError;
 
-/** Replies that close a channel. Of the rest, those below 400 but for 320, and 403 to 406, leave the connection alone. */
-const CHANNEL_REPLIES: Readonly<Record<number, ErrorClass>> = {
-  311: ChannelError,
+/** Those below 400 but for 320, and 403 to 406, close a channel; the others close the connection. */
+const REPLIES: Readonly<Record<number, ErrorClass>> = {
+  311: ContentTooLarge,
   312: ChannelError,
-  313: ChannelError,
+  313: NoConsumers,
+  320: ConnectionForced,
+  402: InvalidPath,
   403: AccessRefused,
   404: NotFound,
   405: ResourceLocked,
   406: PreconditionFailed,
+  501: FrameError,
+  502: FrameSyntaxError,
+  503: InvalidCommand,
+  504: ChannelNotOpen,
+  505: UnexpectedFrame,
+  506: ResourceError,
+  530: NotAllowed,
+  540: AMQPNotImplementedError,
+  541: InternalError,
 };
 
 /** What the channel or connection was closed with, as far as anybody knows, is nothing but that it is closed. */
@@ -68,7 +91,7 @@ export function errorFromAmqp(error: unknown, doing: string): KombuError {
   if (error instanceof TypeError || error instanceof RangeError) return new EncodeError(text, { cause: error });
   const replyCode = replyCodeOf(error);
   if (replyCode !== undefined) {
-    const Class = CHANNEL_REPLIES[replyCode] ?? ConnectionError;
+    const Class = REPLIES[replyCode] ?? ConnectionError;
     return new Class(text, { cause: error, details: { replyCode } });
   }
   const code = (error as NodeJS.ErrnoException).code;
