@@ -136,6 +136,21 @@ export class ConnectionLimitExceeded extends LimitExceeded {
   static override readonly code: string = 'CONNECTION_LIMIT_EXCEEDED';
 }
 
+/** `get()` of a simple queue found no message in time. */
+export class Empty extends KombuError {
+  static override readonly code: string = 'EMPTY';
+}
+
+/** No matcher has this name. */
+export class MatcherNotInstalled extends KombuError {
+  static override readonly code: string = 'MATCHER_NOT_INSTALLED';
+}
+
+/** What the broker holds does not fit what was asked: a mailbox node of this name is there already. */
+export class InconsistencyError extends ConnectionError {
+  static override readonly code: string = 'INCONSISTENCY';
+}
+
 /** An option is unknown, missing, or has a value it cannot have; the text names it and what it may be. */
 export class OptionError extends KombuError {
   static override readonly code: string = 'INVALID_OPTION';

@@ -12,6 +12,7 @@ import { withDeadline } from './deadline.js';
 import { type CallOptions, Channel, type Declared } from './entities/channel.js';
 import type { Queue } from './entities/queue.js';
 import { functionKind } from './entities/target.js';
+import { SimpleBuffer, SimpleQueue, type SimpleQueueOptions } from './helpers/simple.js';
 import { Producer, type ProducerOptions } from './producer.js';
 import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
 import { openConnection } from './transports/registry.js';
@@ -219,6 +220,16 @@ export class Connection extends EventEmitter<ConnectionEvents> {
   /** A consumer that runs its callbacks on this thread. */
   Consumer(queues: Queue | readonly Queue[], options: ConsumerOptions = {}): Consumer {
     return new Consumer(this, queues, options);
+  }
+
+  /** A queue with `put` and `get`. */
+  SimpleQueue(name: string | Queue, options: SimpleQueueOptions = {}): SimpleQueue {
+    return new SimpleQueue(this, name, options);
+  }
+
+  /** A transient one. */
+  SimpleBuffer(name: string | Queue, options: SimpleQueueOptions = {}): SimpleBuffer {
+    return new SimpleBuffer(this, name, options);
   }
 
   [inspect.custom](): string {
