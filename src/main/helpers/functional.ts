@@ -35,7 +35,7 @@ const RETRY_OVER_TIME_OPTIONS: OptionTable<RetryOverTimeOptions> = {
   maxRetries: {
     kind: kinds.integer(0, Number.MAX_SAFE_INTEGER),
     defaultWords: 'for ever',
-    doc: 'How often to try again; in kombu 0 means for ever.',
+    doc: 'How often to try again after the first time.',
   },
   intervalStart: { kind: kinds.milliseconds, default: 2000, doc: 'The first wait (ms).' },
   intervalStep: {
