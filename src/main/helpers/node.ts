@@ -125,9 +125,13 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
   async listen(options: ListenOptions = {}): Promise<Consumer> {
     const { channel, callback, signal } = readOptions('Node.listen', LISTEN_OPTIONS, options);
     const consumer = this.Consumer(callback === undefined ? {} : { callbacks: [callback] }, channel);
+    // What is thrown here need not be told there too.
+    const thrown = (): void => undefined;
+    consumer.on('error', thrown);
     try {
       await this.#warnIfShared(channel);
       await consumer.consume(signal === undefined ? {} : { signal });
+      consumer.off('error', thrown);
     } catch (error) {
       await consumer.close();
       if (!(error instanceof ResourceLocked)) throw error;

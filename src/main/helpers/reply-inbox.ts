@@ -79,6 +79,8 @@ export class ReplyInbox {
   readonly #target: Target;
   readonly #requests = new Map<string, Request>();
   #consumer: Promise<Consumer> | undefined;
+  /** The one that replies are waited for from; an earlier one's end concerns nobody. */
+  #current: Consumer | undefined;
   #ending: Promise<void> = Promise.resolve();
 
   constructor(box: Box, target: Target) {
@@ -140,16 +142,16 @@ export class ReplyInbox {
       callbacks: [(body, message) => this.#arrived(body as Reply, message)],
       onDecodeError: (message, error) => this.#requestOf(message)?.fail(error),
     });
+    this.#current = consumer;
     const lost = (error: unknown): void => {
+      if (this.#current !== consumer) return;
       this.#failAll(error);
       this.#stop();
     };
     consumer.on('error', lost);
-    // Its connection was closed, if it was not this inbox.
-    consumer.closed.then(
-      () => this.#failAll(new ClosedError('the connection was closed while a mailbox waited for replies')),
-      () => undefined,
-    );
+    // Not by this inbox: then it is not the current one any more.
+    const closed = new ClosedError('the connection was closed while a mailbox waited for replies');
+    consumer.closed.then(() => lost(closed), lost);
     try {
       await consumer.consume();
     } catch (error) {
@@ -164,6 +166,7 @@ export class ReplyInbox {
     const consumer = this.#consumer;
     if (consumer === undefined) return;
     this.#consumer = undefined;
+    this.#current = undefined;
     this.#ending = consumer.then(
       // All that is wanted is that it is gone, and it is gone if its channel is.
       (started) => started.close().catch(() => undefined),
