@@ -18,7 +18,7 @@ const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
   timeout: {
     kind: kinds.milliseconds,
     defaultWords: 'none',
-    doc: 'For each message (ms), the first one’s connect included.',
+    doc: 'For each message (ms), from when the queues are consumed.',
   },
   ignoreTimeouts: { kind: kinds.boolean, default: false, doc: 'A timeout ends the loop; else it throws.' },
   signal: { kind: kinds.signal, doc: 'Ends the loop, which throws its reason.' },
@@ -67,9 +67,18 @@ export async function* eventloop(
   let messages = consumer[Symbol.asyncIterator]();
   let stopped: 'late' | 'aborted' | undefined;
   let stuck = false;
+  let started = false;
   try {
     for (let taken = 0; limit === 0 || taken < limit!; taken++) {
       const next = messages.next();
+      // The time begins when the broker has been asked. What fails until then is told by `next`.
+      if (!started)
+        await waitFor(
+          consumer.consume().catch(() => next.catch(() => undefined)),
+          undefined,
+          signal,
+        );
+      started = true;
       const waited = await waitFor(next, timeout, signal);
       if (typeof waited === 'string') {
         // Ends the consumer's own loop. If the broker does not answer, that loop cannot be waited for.
@@ -88,6 +97,7 @@ export async function* eventloop(
       if (stopped === undefined) continue;
       // The message was faster than the cancel.
       stopped = undefined;
+      started = false;
       await messages.return();
       messages = consumer[Symbol.asyncIterator]();
     }

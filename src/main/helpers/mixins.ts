@@ -98,7 +98,7 @@ export abstract class ConsumerMixin {
     return undefined;
   }
 
-  /** Called when all consumers consume. */
+  /** Called when all consumers consume, before the first message. */
   onConsumeReady(_connection: Connection, _channel: Channel, _consumers: readonly Consumer[]): unknown {
     return undefined;
   }
@@ -108,7 +108,7 @@ export abstract class ConsumerMixin {
     return undefined;
   }
 
-  /** Called before each message, and each `safetyInterval` without one. */
+  /** Called once for each message, about when it comes, and each `safetyInterval` without one. */
   onIteration(): unknown {
     return undefined;
   }
@@ -246,6 +246,7 @@ export abstract class ConsumerMixin {
       await round.start(await this.getConsumers(make, channel));
       round.extra = await this.extraContext(connection, channel);
       await this.onConsumeReady(connection, channel, round.consumers);
+      round.begin();
     } catch (error) {
       await round.end();
       throw error;

@@ -1,6 +1,5 @@
 /** One life of a mixin's consumers: from their connection to its end. */
 import { ClosedError } from '../../errors.js';
-import type { Message } from '../../message.js';
 import type { Connection } from '../connection.js';
 import type { Consumer, ConsumerOptions } from '../consumer.js';
 import type { Channel } from '../entities/channel.js';
@@ -14,12 +13,21 @@ export class Round {
   #channel: Channel | undefined;
   /** Messages that came and were not counted by `next()` yet. */
   #came = 0;
+  #begun = false;
+  #open: () => void = () => undefined;
+  #abandon: (error: Error) => void = () => undefined;
+  readonly #gate = new Promise<void>((resolve, reject) => {
+    this.#open = resolve;
+    this.#abandon = reject;
+  });
   #failure: { readonly error: unknown } | undefined;
   #wake: () => void = () => undefined;
 
   constructor(connection: Connection, onEnd: (channel: Channel) => unknown) {
     this.#connection = connection;
     this.#onEnd = onEnd;
+    // It is of no interest to anybody if no message came.
+    this.#gate.catch(() => undefined);
   }
 
   async open(): Promise<Channel> {
@@ -27,28 +35,35 @@ export class Round {
     return this.#channel;
   }
 
-  /** `options` with a look at each message before the user's functions get it. */
+  /**
+   * `options` with a look at each message before the user's functions get it. Messages come as soon as the first consumer
+   * consumes; until `begin()` they wait, so that all the hooks are called before.
+   */
   counted(options: ConsumerOptions): ConsumerOptions {
     const { onMessage, callbacks, onDecodeError } = options;
-    const count = (): void => {
+    const count = (): Promise<void> | undefined => {
       this.#came++;
       this.#wake();
+      return this.#begun ? undefined : this.#gate;
     };
-    const result: { -readonly [Key in keyof ConsumerOptions]: ConsumerOptions[Key] } = { ...options };
-    if (onMessage !== undefined) {
-      result.onMessage = (message: Message) => {
-        count();
-        return onMessage(message);
+    const first = <Args extends unknown[]>(fun: (...args: Args) => unknown) => {
+      return (...args: Args): unknown => {
+        const gate = count();
+        return gate === undefined ? fun(...args) : gate.then(() => fun(...args));
       };
-    }
-    if (callbacks !== undefined && callbacks.length > 0) result.callbacks = [count, ...callbacks];
-    if (onDecodeError !== undefined) {
-      result.onDecodeError = (message, error) => {
-        count();
-        return onDecodeError(message, error);
-      };
-    }
-    return result;
+    };
+    return {
+      ...options,
+      ...(onMessage === undefined ? {} : { onMessage: first(onMessage) }),
+      ...(callbacks === undefined || callbacks.length === 0 ? {} : { callbacks: [count, ...callbacks] }),
+      ...(onDecodeError === undefined ? {} : { onDecodeError: first(onDecodeError) }),
+    };
+  }
+
+  /** Lets the messages through. */
+  begin(): void {
+    this.#begun = true;
+    this.#open();
   }
 
   async start(consumers: readonly Consumer[]): Promise<void> {
@@ -95,6 +110,7 @@ export class Round {
    * stands; without it their messages are not theirs any more. Throws what the hook at the end throws.
    */
   async end(): Promise<void> {
+    this.#abandon(new ClosedError('the consumers of a mixin ended before they were ready'));
     try {
       for (const consumer of this.consumers) {
         // One whose connection is going may not end well, which is no news: it is closed next.
@@ -103,6 +119,8 @@ export class Round {
       await dispose(this.extra);
       if (this.#channel !== undefined) await this.#onEnd(this.#channel);
     } finally {
+      // The goodbye of a connection overtakes acks that are on their way; that of their channel does not.
+      await this.#channel?.close();
       await this.#connection.close();
     }
   }
