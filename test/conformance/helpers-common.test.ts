@@ -136,6 +136,12 @@ onBothBrokers('eventloop: throws when no message comes, unless that is to be ign
   abort.abort(new Error('enough'));
   await assert.rejects(waiting, /enough/);
   await assert.rejects(loop({ limit: -1 }), OptionError);
+  // One with callbacks is refused, and not started either.
+  await using busy = new Consumer(scene.connection, queue, { callbacks: [() => assert.fail()] });
+  await assert.rejects(async () => {
+    for await (const _ of eventloop(busy, { timeout: 1 })) assert.fail();
+  }, OptionError);
+  assert.ok(!busy.consuming);
   await assert.rejects(async () => {
     for await (const _ of eventloop(scene.connection as never)) assert.fail();
   }, OptionError);

@@ -221,15 +221,26 @@ onBothBrokers('SimpleQueue: a closed connection ends the wait, and the next get 
   const queue = new SimpleQueue(connection, new Queue(name));
   try {
     await queue.put('first');
+    await queue.put('second');
     const first = await queue.get();
-    const waiting = queue.get();
+    const [second, waiting] = [queue.get(), queue.get()];
     waiting.catch(() => undefined);
+    await second;
     await connection.close();
     await assert.rejects(waiting, ClosedError);
     await connection.connect();
-    const again = await queue.get();
-    assert.deepEqual([again.payload, again.deliveryInfo.redelivered], ['first', true]);
-    again.ack();
+    // Several at once begin anew only once.
+    const again = await Promise.all([queue.get(), queue.get()]);
+    assert.deepEqual(
+      again.map(({ payload, deliveryInfo }) => [payload, deliveryInfo.redelivered]),
+      [
+        ['first', true],
+        ['second', true],
+      ],
+    );
+    for (const message of again) message.ack();
+    await assert.rejects(queue.getNowait(), Empty);
+    assert.equal((await (await scene.raw()).checkQueue(name)).consumerCount, 1);
     // Too late, which is not its fault.
     first.ack();
     await scene.hasReady(name, 0);
@@ -237,6 +248,26 @@ onBothBrokers('SimpleQueue: a closed connection ends the wait, and the next get 
     await queue.close();
     await connection.close();
   }
+});
+
+onBothBrokers('SimpleQueue: what came and nobody got is the broker’s again when the channel is lost', async (scene) => {
+  const name = await scene.queue();
+  const connection = scene.connect();
+  await using queue = connection.SimpleQueue(new Queue(name));
+  for (const n of [1, 2, 3]) await queue.put(n);
+  (await queue.get()).ack();
+  // What is delivered is not ready.
+  await scene.hasReady(name, 0);
+  await connection.close();
+  await connection.connect();
+  await using elsewhere = scene.connection.SimpleQueue(new Queue(name));
+  const messages = [await elsewhere.get(), await elsewhere.get()];
+  assert.deepEqual(
+    messages.map(({ payload }) => payload),
+    [2, 3],
+  );
+  for (const message of messages) message.ack();
+  await assert.rejects(queue.getNowait(), Empty);
 });
 
 onBothBrokers('SimpleBuffer: transient, for one connection, gone when it is closed; nothing to ack', async (scene) => {

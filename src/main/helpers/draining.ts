@@ -67,19 +67,12 @@ export async function* eventloop(
   let messages = consumer[Symbol.asyncIterator]();
   let stopped: 'late' | 'aborted' | undefined;
   let stuck = false;
-  let started = false;
   try {
     for (let taken = 0; limit === 0 || taken < limit!; taken++) {
       const next = messages.next();
-      // The time begins when the broker has been asked. What fails until then is told by `next`.
-      if (!started)
-        await waitFor(
-          consumer.consume().catch(() => next.catch(() => undefined)),
-          undefined,
-          signal,
-        );
-      started = true;
-      const waited = await waitFor(next, timeout, signal);
+      let waited = await waitFor(next, timeout, signal);
+      // The time begins when the broker has been asked; until then connecting and declaring have theirs.
+      while (waited === 'late' && !consumer.consuming) waited = await waitFor(next, timeout, signal);
       if (typeof waited === 'string') {
         // Ends the consumer's own loop. If the broker does not answer, that loop cannot be waited for.
         stuck = true;
@@ -97,7 +90,6 @@ export async function* eventloop(
       if (stopped === undefined) continue;
       // The message was faster than the cancel.
       stopped = undefined;
-      started = false;
       await messages.return();
       messages = consumer[Symbol.asyncIterator]();
     }

@@ -70,7 +70,11 @@ export const CAST_OPTIONS: OptionTable<CastOptions> = {
   pattern: { kind: kinds.name, doc: 'Only nodes whose name matches, as `matcher` says.' },
   matcher: { kind: kinds.name, doc: "'glob', 'pcre', or one that was registered with every node." },
   serializer: { kind: kinds.name, defaultWords: "the mailbox's", doc: 'Name.' },
-  timeout: { kind: kinds.milliseconds, defaultWords: '1 s', doc: 'When the request expires, by its header (ms).' },
+  timeout: {
+    kind: kinds.milliseconds,
+    defaultWords: 'it does not',
+    doc: 'When the request expires, by its header (ms). Nodes of this library and of kombu take no notice.',
+  },
   signal: { kind: kinds.signal, doc: 'Stops waiting; rejects with its reason.' },
 };
 

@@ -118,7 +118,8 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
   }
 
   /**
-   * Starts listening; resolves with the consumer, which is to be closed at the end. Throws `InconsistencyError` if a node of this name
+   * Starts listening; resolves with the consumer, which is to be closed at the end. It does not come back after the connection was
+   * lost: for that, a `ConsumerMixin` starts `node.Consumer({}, channel)`. Throws `InconsistencyError` if a node of this name
    * listens already (without `queueExclusive` of the mailbox that is only a warning of the process), and what declaring and
    * connecting throw.
    */

@@ -205,22 +205,33 @@ export class SimpleQueue {
     }
   }
 
-  /** A channel on which the queue is declared. */
+  /** A channel on which the queue is declared; whoever comes first opens it for all. */
   async #ready(signal?: AbortSignal): Promise<Life> {
-    this.#mustBeOpen();
-    signal?.throwIfAborted();
-    const before = await this.#life?.catch(() => undefined);
-    this.#mustBeOpen();
-    if (before?.channel.closed || before?.cancelled) this.#life = undefined;
-    if (this.#life === undefined) {
-      const opening = this.#open(before?.channel.closed === false ? before.channel : undefined);
-      this.#life = opening;
-      // The next one tries again.
-      opening.catch(() => {
-        if (this.#life === opening) this.#life = undefined;
-      });
+    for (;;) {
+      this.#mustBeOpen();
+      signal?.throwIfAborted();
+      const known = this.#life;
+      if (known === undefined) return untilAborted(this.#begin(undefined), signal);
+      const life = await untilAborted(
+        known.catch(() => undefined),
+        signal,
+      );
+      this.#mustBeOpen();
+      // Meanwhile it failed, or somebody has begun anew.
+      if (life === undefined || this.#life !== known) continue;
+      if (!life.channel.closed && !life.cancelled) return life;
+      return untilAborted(this.#begin(life.channel.closed ? undefined : life.channel), signal);
     }
-    return untilAborted(this.#life, signal);
+  }
+
+  #begin(kept: Channel | undefined): Promise<Life> {
+    const opening = this.#open(kept);
+    this.#life = opening;
+    // The next one tries again.
+    opening.catch(() => {
+      if (this.#life === opening) this.#life = undefined;
+    });
+    return opening;
   }
 
   async #open(kept: Channel | undefined): Promise<Life> {
