@@ -61,7 +61,7 @@ onBothBrokers('SimpleQueue: get waits for a message, by turns', async (scene) =>
 });
 
 onBothBrokers('SimpleQueue: Empty at once, after a time, and never before a message that is there', async (scene) => {
-  await withQueue(scene, async (queue) => {
+  await withQueue(scene, async (queue, name) => {
     await assert.rejects(queue.getNowait(), Empty);
     await assert.rejects(queue.get({ block: false }), SimpleQueue.Empty);
     await assert.rejects(queue.get({ timeout: 1 }), { name: 'Empty', code: 'EMPTY' });
@@ -76,6 +76,14 @@ onBothBrokers('SimpleQueue: Empty at once, after a time, and never before a mess
     const got = queue.get({ signal: abort.signal });
     abort.abort(new Error('later'));
     await assert.rejects(got, /later/);
+    // On its way to the consumer, or at the broker: it is not missed.
+    await using other = scene.connect().Producer({ exchange: name, routingKey: name });
+    for (let n = 0; n < 30; n++) {
+      await other.publish(n);
+      const message = await queue.getNowait();
+      assert.equal(message.payload, n);
+      message.ack();
+    }
     // Who has left takes nothing.
     await queue.put('y');
     assert.equal((await queue.get()).payload, 'y');
