@@ -223,6 +223,16 @@ export class ChannelLimitExceeded extends LimitExceeded {
   static override readonly code: string = 'CHANNEL_LIMIT_EXCEEDED';
 }
 
+/** `get()` of a simple queue found no message in time. */
+export class Empty extends KombuError {
+  static override readonly code: string = 'EMPTY';
+}
+
+/** No matcher has this name. */
+export class MatcherNotInstalled extends KombuError {
+  static override readonly code: string = 'MATCHER_NOT_INSTALLED';
+}
+
 /** An option is unknown, missing, or has a value it cannot have; the text names it and what it may be. */
 export class OptionError extends KombuError {
   static override readonly code: string = 'INVALID_OPTION';

@@ -25,6 +25,7 @@ import {
 import type { CallOptions, Channel } from './entities/channel.js';
 import type { Queue } from './entities/queue.js';
 import type { ChannelSource } from './entities/target.js';
+import { SimpleBuffer, SimpleQueue, type SimpleQueueOptions } from './helpers/simple.js';
 import { Producer } from './producer.js';
 import { failoverOf } from './transports/failover.js';
 import { type ConnectionOptions, type ConnectionParameters, readParameters, switchedTo } from './url.js';
@@ -275,6 +276,16 @@ export class Connection extends ConnectionFacts {
   /** A consumer that runs its callbacks on this thread. */
   Consumer(queues: Queue | readonly Queue[], options: ConsumerOptions = {}): Consumer {
     return new Consumer(this, queues, options);
+  }
+
+  /** A queue with `put` and `get`. */
+  SimpleQueue(name: string | Queue, options: SimpleQueueOptions = {}): SimpleQueue {
+    return new SimpleQueue(this, name, options);
+  }
+
+  /** A transient one. */
+  SimpleBuffer(name: string | Queue, options: SimpleQueueOptions = {}): SimpleBuffer {
+    return new SimpleBuffer(this, name, options);
   }
 
   /** A pool of connections like this one, at most `limit` at a time; without a limit each is closed when it is given back. */

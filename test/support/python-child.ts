@@ -1,0 +1,46 @@
+// A Python program that runs beside a test: it prints a line whenever the test may go on.
+
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+
+export class PythonChild implements AsyncDisposable {
+  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
+  readonly #lines: AsyncIterator<string>;
+  readonly #exit: Promise<unknown>;
+  #stderr = '';
+
+  constructor(python: string, program: string, args: readonly string[] = []) {
+    this.#child = spawn(python, ['-u', '-c', program, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child.stderr.on('data', (bytes: Buffer) => {
+      this.#stderr += bytes.toString();
+    });
+    // it may end without reading what it was told
+    this.#child.stdin.on('error', () => undefined);
+    this.#exit = once(this.#child, 'exit');
+    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** What it prints next; fails with its errors if it has ended. */
+  async line(): Promise<string> {
+    const { done, value } = await this.#lines.next();
+    if (!done) return value;
+    await this.#exit;
+    throw new Error(`the Python program ended: ${this.#stderr}`);
+  }
+
+  async json(): Promise<unknown> {
+    return JSON.parse(await this.line());
+  }
+
+  /** Ends its standard input. */
+  end(): void {
+    this.#child.stdin.end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill();
+    await this.#exit;
+  }
+}
