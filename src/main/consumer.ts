@@ -182,10 +182,9 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   async consume(options?: known.ConsumeOptions): Promise<void> {
     const { noAck, ...call } = readOptions<known.ConsumeOptions>('Consumer.consume', known.CONSUME_OPTIONS, options);
     if (this.#finished) throw new ClosedError('the consumer is closed');
-    if (!this.#iterating && this.#onMessage === undefined && this.#callbacks.length === 0) {
-      if (this.receive === Consumer.prototype.receive) {
-        throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
-      }
+    const mute = this.#callbacks.length === 0 && this.receive === Consumer.prototype.receive;
+    if (mute && !this.#iterating && this.#onMessage === undefined) {
+      throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
     }
     this.#failure = undefined;
     const prefetch = () => this.#prefetchCount ?? (this.#iterating ? 64 : undefined);

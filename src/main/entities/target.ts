@@ -91,8 +91,8 @@ export async function askAndStay<T>(
     try {
       return await channel.call(doing, (raw) => method(raw, channel), rest(options, began), late);
     } catch (error) {
-      const late = performance.now() - began >= (options.timeout ?? CALL_TIMEOUT);
-      if (late || target instanceof Channel || !channel.closedOverAnother(error)) throw error;
+      const over = performance.now() - began >= (options.timeout ?? CALL_TIMEOUT);
+      if (over || target instanceof Channel || !channel.closedOverAnother(error)) throw error;
     }
   }
 }
