@@ -7,8 +7,8 @@ import { CONSUMER_OPTIONS } from '../dist/main/consumer.js';
 import { AUTORETRY_OPTIONS, ENSURE_CONNECTION_OPTIONS } from '../dist/main/ensure.js';
 import { EXCHANGE_OPTIONS } from '../dist/main/entities/exchange.js';
 import { QUEUE_OPTIONS } from '../dist/main/entities/queue.js';
-import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/pool/publication.js';
 import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
+import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/pool/publication.js';
 import { ACQUIRE_OPTIONS } from '../dist/pool/resource-pool.js';
 
 const PAGE = new URL('options.md', import.meta.url);

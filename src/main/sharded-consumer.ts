@@ -54,7 +54,7 @@ function surface(error: unknown): void {
 }
 
 /** Undefined if something in it, such as a function, cannot go to another thread. */
-function cloneable(parameters: ConnectionParameters): Readonly<Record<string, unknown>> | undefined {
+function cloneable(parameters: ConnectionParameters): ConnectionParameters | undefined {
   try {
     return structuredClone({ ...parameters });
   } catch {

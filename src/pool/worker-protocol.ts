@@ -3,6 +3,7 @@
  * messages on its port. Nothing here travels once a message but what handlers publish.
  */
 import type { MessagePort } from 'node:worker_threads';
+import type { ConnectionParameters } from '../connection-parameters.js';
 import type { MemoryHandles } from './memory.js';
 import type { PublishAbandoned, PublishAnswers, PublishBatch } from './publish-protocol.js';
 
@@ -39,7 +40,7 @@ export interface WorkerTask {
   readonly timeout: number;
   readonly maxDecodedBytes: number;
   /** For connections of its own; undefined where something in it cannot cross threads. */
-  readonly connection: Readonly<Record<string, unknown>> | undefined;
+  readonly connection: ConnectionParameters | undefined;
   /** Consumer tag to queue name. */
   readonly queues: Readonly<Record<string, string>>;
   readonly port: MessagePort;

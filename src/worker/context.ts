@@ -2,8 +2,10 @@
  * What a callback is given besides the message. The worker's part is made once a thread; `signal` and `attempt` belong
  * to one message. An AbortController costs more than most callbacks' whole bookkeeping, so it is made when first read.
  */
+import type { ConnectionParameters } from '../connection-parameters.js';
 import { OptionError } from '../errors.js';
 import { now } from '../pool/clock.js';
+import * as pools from '../pool/pools.js';
 import type { ProducerOptions } from '../pool/publication.js';
 import type { LogLevel } from '../pool/worker-protocol.js';
 import type { Producers, WorkerProducer } from './producer.js';
@@ -26,6 +28,8 @@ export interface WorkerContext {
    * if a function among them (a failover strategy) cannot cross threads.
    */
   readonly connection: ConnectionDescriptor;
+  /** This thread's own pools of connections and producers, as `pools` of the package. For instance `pools.producers.get(connection)`. */
+  readonly pools: typeof pools;
   /**
    * A producer that publishes through the main thread's connection: this thread may block for as long as it likes. The same one for
    * the same options. Throws `OptionError`.
@@ -37,8 +41,8 @@ export interface WorkerContext {
   producer(options?: ProducerOptions): WorkerProducer;
 }
 
-/** What `new Connection(…)` takes. */
-export type ConnectionDescriptor = Readonly<Record<string, unknown>>;
+/** What `new Connection(…)` and `pools.connections.get(…)` take. */
+export type ConnectionDescriptor = ConnectionParameters;
 
 export interface Context extends WorkerContext {
   /** Aborts when the callback's time is over, when its delivery can no longer be settled, and at the end of `close()`. */
@@ -77,6 +81,10 @@ export class ThreadContext implements WorkerContext {
     throw new OptionError(
       'context.connection: the parameters of the consumer’s connection cannot go to another thread; is there a function among them?',
     );
+  }
+
+  get pools(): typeof pools {
+    return pools;
   }
 
   producer(options?: ProducerOptions): WorkerProducer {
@@ -138,6 +146,10 @@ export class MessageContext implements Context {
 
   get connection(): ConnectionDescriptor {
     return this.#base.connection;
+  }
+
+  get pools(): typeof pools {
+    return pools;
   }
 
   producer(options?: ProducerOptions): WorkerProducer {

@@ -13,6 +13,7 @@ interface Asked {
 let own: ReturnType<WorkerContext['producer']> | undefined;
 
 export function setup(context: WorkerContext): void {
+  context.pools.setLimit(3);
   own = context.producer({ routingKey: 'nowhere' });
 }
 
@@ -82,6 +83,22 @@ export default async function handle(body: unknown, _message: unknown, context: 
         { routingKey: to },
       );
       break;
+    case 'pools': {
+      // Two at a time of this thread's own pool, whatever other threads do.
+      const producers = context.pools.producers.get(context.connection);
+      const publish = async (i: number): Promise<void> => {
+        const producer = await producers.acquire({ block: true });
+        try {
+          await producer.publish({ i, limit: producers.limit }, { routingKey: to });
+        } finally {
+          await producer.release();
+        }
+      };
+      await Promise.all(Array.from({ length: count }, (_, i) => publish(i)));
+      block(ms);
+      await publish(count);
+      break;
+    }
     default:
       throw new Error(`what is ${what}?`);
   }

@@ -258,3 +258,20 @@ brokerTest(
     }
   },
 );
+
+brokerTest(
+  'a worker has pools of its own, with connections that it may leave alone for longer than a heartbeat',
+  async (broker) => {
+    const s = await stage(`${broker.url}?heartbeat=2`, { workers: 2 });
+    try {
+      await ask(s, { do: 'pools', count: 20, ms: 6000 }, { do: 'pools', count: 20, ms: 6000 });
+      await s.consumer.consume();
+      await settled(s, 2);
+      assert.deepEqual(s.failures, []);
+      await until('all results are here', () => s.got.length === 42);
+      assert.ok(s.got.every(({ payload }) => (payload as { limit: number }).limit === 3));
+    } finally {
+      await s.done();
+    }
+  },
+);

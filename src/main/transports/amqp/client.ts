@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as amqplib from 'amqplib';
 import { AccessRefused, type KombuError, OptionError, TimeoutError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
@@ -95,13 +96,20 @@ export class AmqpConnection implements BrokerConnection {
     if (!this.#open) return;
     this.#closing = true;
     try {
-      await withDeadline(this.model.close(), 'closing the connection', milliseconds);
+      await withDeadline(this.#sayGoodbye(), 'closing the connection', milliseconds);
     } catch {
       // Too late, or gone already: either way the socket goes now, which is all that was asked for.
     }
     this.destroy();
     this.#over();
     await this.ended;
+  }
+
+  /** amqplib writes its goodbye past what channels have buffered, acks among it, which the broker then never sees. */
+  async #sayGoodbye(): Promise<void> {
+    do await sleep(0);
+    while (this.#open && hasBuffered(this.model));
+    await this.model.close();
   }
 
   publisherOf(channel: amqplib.ConfirmChannel): Publish {
@@ -131,6 +139,14 @@ function readThroughLongIntegers(pass: PassOn): Record<string, unknown> {
       return true;
     },
   };
+}
+
+/** True while a channel has bytes that are not on their way to the socket yet. */
+function hasBuffered(model: amqplib.ChannelModel): boolean {
+  const { channels } = model.connection as unknown as {
+    readonly channels?: readonly ({ readonly buffer?: { readonly readableLength?: number } } | null)[];
+  };
+  return channels?.some((each) => (each?.buffer?.readableLength ?? 0) > 0) ?? false;
 }
 
 interface Tuning {
