@@ -1,5 +1,7 @@
 /** Bytes that no honest broker sends: the connection is given up with an error that says what came; the next one serves. */
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { errors, Queue } from '#src/index';
 import {
@@ -146,7 +148,8 @@ test('more deliveries than slots end the connection instead of overwriting any',
     const lost = next<[Error]>(consumer as never, 'disconnected');
     await consumer.consume();
     const { connection, channel, tag } = await broker.consumer(1);
-    const slow = delivery(channel, 1n, Buffer.from('{"id":"slow","do":"sleep","ms":300}'), {
+    const latch = join(effects.folder, 'go');
+    const slow = delivery(channel, 1n, Buffer.from(JSON.stringify({ id: 'slow', do: 'latch', at: latch })), {
       consumerTag: tag,
       ...json,
     });
@@ -156,6 +159,7 @@ test('more deliveries than slots end the connection instead of overwriting any',
     const [reason] = await lost;
     assert.match(reason.message, /more messages than the prefetch allows/);
     await broker.consumer(2);
+    writeFileSync(latch, '');
     await until('the slow one has ended, too late', () => effects.counts().has('slow'));
     await until('it counts as stale', () => consumer.stats().stale === 1);
     assert.deepEqual(connection.settlements, []);
