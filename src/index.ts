@@ -24,6 +24,5 @@ export type { LatencyStats, RunningCallback, ShardedConsumerStats, WorkerStats }
 export { ShardedConsumer } from './main/sharded-consumer.js';
 export { type ConnectionOptions, type ConnectionParameters, parseUrl, type SslOptions } from './main/url.js';
 export { type DeliveryInfo, Message, type MessageProperties } from './message.js';
-export type { ChannelPool, PooledChannel } from './pool/channel-pool.js';
 export * as pools from './pool/pools.js';
 export type { Context, Logger, WorkerContext } from './worker/context.js';

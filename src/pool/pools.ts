@@ -7,12 +7,23 @@ import { type ConnectionOptions, type ConnectionParameters, readParameters } fro
 import { OptionError } from '../errors.js';
 import type { Connection } from '../main/connection.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
+import { ChannelPool, type PooledChannel } from './channel-pool.js';
 import { ConnectionPool } from './connection-pool.js';
 import { loadMembers } from './members.js';
 import { ProducerPool } from './producer-pool.js';
 import { type AcquireOptions, type ResizeOptions, ResourcePool, readLimit } from './resource-pool.js';
+import type { Ticket } from './ticket.js';
 
-export { type AcquireOptions, ConnectionPool, ProducerPool, type ResizeOptions, ResourcePool };
+export {
+  type AcquireOptions,
+  ChannelPool,
+  ConnectionPool,
+  type PooledChannel,
+  ProducerPool,
+  type ResizeOptions,
+  ResourcePool,
+  type Ticket,
+};
 
 /** As a group's limit: the one of the process (`getLimit`), also when it changes. */
 export const useGlobalLimit: unique symbol = Symbol('useGlobalLimit');

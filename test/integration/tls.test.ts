@@ -31,28 +31,30 @@ async function listenTls(url: string) {
   server.on('tlsClientError', () => undefined);
   server.listen(0, 'localhost');
   await once(server, 'listening');
-  target.protocol = 'amqps:';
-  target.port = String((server.address() as AddressInfo).port);
-  const at = (hostname: string) => `amqps://${target.username}:${target.password}@${hostname}:${target.port}/`;
+  const { port } = server.address() as AddressInfo;
+  const address = `amqps://${target.username}:${target.password}@localhost:${port}/`;
   const close = async () => {
     server.close();
     for (const socket of sockets) socket.destroy();
     rmSync(folder, { recursive: true });
   };
-  return { cert, at, [Symbol.asyncDispose]: close };
+  return { cert, address, [Symbol.asyncDispose]: close };
 }
 
 brokerTest('TLS checks the certificate and its name, unless it is told not to', async ({ url }) => {
   await using port = await listenTls(url);
-  const local = port.at('localhost');
+  const local = port.address;
   await assert.rejects(new Connection(local).connect(), (error: Error) => {
     assert.ok(error instanceof errors.ConnectionError);
     assert.match(error.message, /self.signed certificate/);
     return true;
   });
+  const otherName = { caCerts: port.cert, servername: 'other.example' };
+  await assert.rejects(new Connection(local, { ssl: otherName }).connect(), /does not match certificate/);
   const accepted: [string, SslOptions | undefined][] = [
     [local, { caCerts: port.cert }],
     [local, { ca: readFileSync(port.cert) }],
+    [local, { ...otherName, checkHostname: false }],
     [local, { certReqs: 'none' }],
     [local, { rejectUnauthorized: false }],
     [`${local}?ssl_ca_certs=${encodeURIComponent(port.cert)}`, undefined],
