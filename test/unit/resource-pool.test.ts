@@ -38,6 +38,8 @@ class Things extends ResourcePool<Thing, Lease> {
   failToLend = false;
   /** Set by a test: making waits for it. */
   gate: Promise<void> | undefined;
+  /** The same for closing. */
+  closing: Promise<void> | undefined;
 
   get open(): number {
     return this.made.filter(({ closed }) => !closed).length;
@@ -63,7 +65,7 @@ class Things extends ResourcePool<Thing, Lease> {
   }
 
   protected override async destroy(thing: Thing): Promise<void> {
-    await Promise.resolve();
+    await this.closing;
     thing.closed = true;
   }
 }
@@ -190,6 +192,22 @@ describe('a pool with a limit', () => {
     assert.equal(pool.most, 1);
   });
 
+  it('counts one that is being closed until it is gone', async () => {
+    const pool = new Things(1);
+    const lease = await pool.acquire();
+    let closed: () => void = () => undefined;
+    pool.closing = new Promise((resolve) => {
+      closed = resolve;
+    });
+    const closing = lease.close();
+    await assert.rejects(pool.acquire(), LimitExceeded);
+    const waiting = pool.acquire({ block: true });
+    closed();
+    await closing;
+    await waiting;
+    assert.deepEqual([pool.most, pool.made.length], [1, 2]);
+  });
+
   it('keeps its capacity when making or lending fails, and hands the turn on', async () => {
     const pool = new Things(1);
     pool.failToMake = true;
@@ -300,8 +318,26 @@ describe('the limit of a pool', () => {
     assert.deepEqual([pool.limit, pool.inUse, pool.open, pool.closed], [1, 0, 0, false]);
     await leases[0]!.release();
     assert.equal(pool.idle, 0);
-    await pool.acquire();
+    const waiting = [pool.acquire({ block: true }), pool.acquire({ block: true }), pool.acquire({ block: true })];
+    await waiting[0];
+    await pool.resize(3);
+    await Promise.all(waiting);
+    const over = pool.acquire({ block: true });
+    await pool.resize(1, { force: true });
+    assert.equal((await over).thing.closed, false);
+    assert.deepEqual([pool.limit, pool.inUse, pool.most], [1, 1, 3]);
     await assert.rejects(pool.acquire(), LimitExceeded);
+  });
+
+  it('lets in those who wait up to the new limit only, when it shrinks by force', async () => {
+    const pool = new Things(3);
+    await acquireAll(pool, 3);
+    const waiting = [pool.acquire({ block: true }), pool.acquire({ block: true })];
+    await pool.resize(1, { force: true });
+    const first = await waiting[0];
+    assert.deepEqual([pool.inUse, pool.waiting], [1, 1]);
+    await first!.release();
+    await waiting[1];
   });
 
   it('shrinks with ignoreErrors, which closes what comes back too many', async () => {
