@@ -2,16 +2,21 @@
 // With --check it changes nothing and exits with 1 if the page is not what it would write. Compile first: npm run build
 
 import { readFileSync, writeFileSync } from 'node:fs';
+import { CONNECTION_OPTIONS } from '../dist/connection-parameters.js';
 import { CONSUMER_OPTIONS } from '../dist/main/consumer.js';
+import { AUTORETRY_OPTIONS, ENSURE_CONNECTION_OPTIONS } from '../dist/main/ensure.js';
 import { EXCHANGE_OPTIONS } from '../dist/main/entities/exchange.js';
 import { QUEUE_OPTIONS } from '../dist/main/entities/queue.js';
 import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/main/producer.js';
 import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
-import { CONNECTION_OPTIONS } from '../dist/main/url.js';
+import { ACQUIRE_OPTIONS } from '../dist/pool/resource-pool.js';
 
 const PAGE = new URL('options.md', import.meta.url);
 const TABLES = {
   Connection: CONNECTION_OPTIONS,
+  ensureConnection: ENSURE_CONNECTION_OPTIONS,
+  ensure: AUTORETRY_OPTIONS,
+  acquire: ACQUIRE_OPTIONS,
   ShardedConsumer: SHARDED_CONSUMER_OPTIONS,
   retry: RETRY_OPTIONS,
   Consumer: CONSUMER_OPTIONS,
