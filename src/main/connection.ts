@@ -2,7 +2,6 @@
  * A connection to a broker, opened when it is first needed. It never reconnects behind its user's back: what was lost is told
  * by events and errors, and the next thing that needs the connection opens it anew.
  */
-import { isMainThread } from 'node:worker_threads';
 import { ClosedError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
 import { ChannelPool } from '../pool/channel-pool.js';
@@ -352,12 +351,10 @@ export class Connection extends ConnectionFacts {
 
 /** A connection as its pool keeps it. */
 export function connectionMember(parameters: ConnectionParameters): ConnectionMember {
-  // A worker thread may compute for longer than a broker waits for heartbeats.
-  const core = new ConnectionCore(isMainThread ? parameters : Object.freeze({ heartbeat: 0, ...parameters }));
-  const own = core.parameters;
+  const core = new ConnectionCore(parameters);
   return {
     get usable() {
-      return !core.retired && core.parameters === own && (core.live === undefined || core.connected);
+      return !core.retired && core.parameters === parameters && (core.live === undefined || core.connected);
     },
     lend: (ticket) => new Connection(core, ticket),
     destroy: async () => {

@@ -1,5 +1,6 @@
 /** Connections with the same parameters. */
 import { setImmediate as turn } from 'node:timers/promises';
+import { isMainThread } from 'node:worker_threads';
 import type { ConnectionParameters } from '../connection-parameters.js';
 import { ConnectionLimitExceeded } from '../errors.js';
 import type { Connection } from '../main/connection.js';
@@ -7,6 +8,13 @@ import type { Channel } from '../main/entities/channel.js';
 import type { ConnectionMember, LoadMembers } from './members.js';
 import { type AcquireOptions, ResourcePool } from './resource-pool.js';
 import type { Ticket } from './ticket.js';
+
+/** The parameters as a pool of this thread uses them: a worker thread may compute for longer than a broker waits for heartbeats. */
+export function pooledParameters(parameters: ConnectionParameters): ConnectionParameters {
+  return isMainThread || parameters.heartbeat !== undefined
+    ? parameters
+    : Object.freeze({ ...parameters, heartbeat: 0 });
+}
 
 /**
  * A lease is a `Connection`, which connects when it is first used, if the one before has not. `release()`, or the end of an
@@ -21,7 +29,7 @@ export class ConnectionPool extends ResourcePool<ConnectionMember, Connection> {
   /** @internal */
   constructor(parameters: ConnectionParameters, load: LoadMembers, limit?: number) {
     super(limit);
-    this.#parameters = parameters;
+    this.#parameters = pooledParameters(parameters);
     this.#load = load;
   }
 

@@ -8,7 +8,7 @@ import { OptionError } from '../errors.js';
 import type { Connection } from '../main/connection.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
 import { ChannelPool, type PooledChannel } from './channel-pool.js';
-import { ConnectionPool } from './connection-pool.js';
+import { ConnectionPool, pooledParameters } from './connection-pool.js';
 import { loadMembers } from './members.js';
 import { ProducerPool } from './producer-pool.js';
 import { type AcquireOptions, type ResizeOptions, ResourcePool, readLimit } from './resource-pool.js';
@@ -79,7 +79,7 @@ export abstract class PoolGroup<Pool extends AnyPool> {
 
   /** The pool for connections such as this one, made if there is none. Does no I/O. Throws what `new Connection` throws. */
   get(target: PoolTarget): Pool {
-    const parameters = parametersOf(target);
+    const parameters = pooledParameters(parametersOf(target));
     const key = connectionKey(parameters);
     let pool = this.#pools.get(key);
     if (pool === undefined) {
@@ -91,7 +91,7 @@ export abstract class PoolGroup<Pool extends AnyPool> {
 
   /** True if there is a pool for such connections. */
   has(target: PoolTarget): boolean {
-    return this.#pools.has(connectionKey(parametersOf(target)));
+    return this.#pools.has(connectionKey(pooledParameters(parametersOf(target))));
   }
 
   /** The pools there are. */

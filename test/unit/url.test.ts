@@ -162,6 +162,33 @@ describe('connection parameters', () => {
     );
   });
 
+  it('have lists in any form: URLs, hosts alone, both; the first is the one in use', () => {
+    const mixed = new Connection('amqp://me:pw@a:1//v;b;c:3;');
+    assert.deepEqual([...mixed.alternates], ['amqp://me:pw@a:1//v', 'b', 'c:3']);
+    assert.equal(mixed.asUri(), 'amqp://me:**@a:1//v');
+    const hosts = new Connection(['a', 'b:2']);
+    assert.deepEqual([hosts.hostname, [...hosts.alternates]], ['a', ['a', 'b:2']]);
+    assert.equal(parametersOf('b:2', hosts.parameters).port, 2);
+    assert.equal(parametersOf('b', mixed.parameters).userid, 'me');
+  });
+
+  it('show a mask for the password, given or not', () => {
+    assert.equal(new Connection('amqp://u:pw@h').asUri({ mask: '...' }), 'amqp://u:...@h:5672//');
+    assert.equal(new Connection('redis://').asUri(), 'redis://:**@localhost:6379//');
+  });
+
+  it('are the same when they are read again, as a clone or another thread does', () => {
+    const strategies = (urls: readonly string[]) => urls;
+    const all = [
+      new Connection('amqp://a;amqp://b'),
+      new Connection('one;amqp://two:2/w', { port: 1, userid: 'me' }),
+      new Connection('amqps://a;amqps://b', { failoverStrategy: strategies, ssl: { certReqs: 'none' } }),
+      new Connection('memory://'),
+      new Connection('amqp://', { heartbeat: 0, transportOptions: { frameMax: 9000 } }),
+    ];
+    for (const { parameters } of all) assert.deepEqual(new Connection({ ...parameters }).parameters, parameters);
+  });
+
   it('are frozen, copied by clone(), and changed by its overrides', () => {
     const connection = new Connection('amqp://me:pw@a/v;amqp://b', { heartbeat: 7, port: 9 });
     assert.ok(Object.isFrozen(connection.parameters));
