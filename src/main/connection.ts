@@ -265,7 +265,10 @@ export class Connection extends ConnectionFacts {
 
   /** A new, unconnected connection with the same parameters, but for `overrides`. */
   clone(overrides: ConnectionOptions = {}): Connection {
-    return new Connection({ ...this.parameters, ...overrides });
+    const { alternates, ...same } = this.parameters;
+    // Their first is the host that another one takes the place of.
+    const others = overrides.hostname === undefined ? alternates : alternates.slice(1);
+    return new Connection({ ...same, alternates: others, ...overrides });
   }
 
   /** A producer that publishes through this connection. */

@@ -304,8 +304,8 @@ onBothBrokers('insured: what is wrong for good, or too often, is thrown', async 
 onBothBrokers('ignoreErrors: of the connection and its channels, no others', async (scene) => {
   const { connection } = scene;
   assert.equal(await ignoreErrors(connection, () => 5), 5);
-  const channel = await connection.channel();
-  const missing = () => new Queue(scene.unique('q'), { passive: true }).declare(channel);
+  // A refused declaration closes its channel.
+  const missing = async () => new Queue(scene.unique('q'), { passive: true }).declare(await connection.channel());
   await assert.rejects(missing(), NotFound);
   assert.equal(await ignoreErrors(connection, missing), undefined);
   await assert.rejects(

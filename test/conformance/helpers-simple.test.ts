@@ -284,7 +284,7 @@ onBothBrokers('SimpleBuffer: transient, for one connection, gone when it is clos
   assert.ok(buffer instanceof SimpleBuffer);
   const { durable, autoDelete, exclusive, exchange } = buffer.queue;
   assert.deepEqual([durable, autoDelete, exclusive, buffer.noAck], [false, true, true, true]);
-  assert.deepEqual([exchange?.durable, exchange?.autoDelete, exchange?.deliveryMode], [false, true, 'transient']);
+  assert.deepEqual([exchange?.durable, exchange?.autoDelete, exchange?.deliveryMode], [false, true, 1]);
   await buffer.put({ n: 1 });
   await buffer.put({ n: 2 });
   await using second = scene.connect().SimpleBuffer(name);

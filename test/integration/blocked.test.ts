@@ -14,7 +14,7 @@ nodeTest('a memory alarm is told by events, and publishes wait for its end, or f
   const blocked = event('blocked');
   await node.ctl('set_vm_memory_high_watermark', '0.0000001');
   // The broker says it to who publishes.
-  const waiting = producer.publish('meanwhile');
+  const waiting = producer.publish('meanwhile', { timeout: 600_000 });
   assert.match(String(await blocked), /memory/);
   await assert.rejects(producer.publish('in vain', { timeout: 20 }), errors.TimeoutError);
   const unblocked = event('unblocked');

@@ -199,6 +199,7 @@ describe('connection parameters', () => {
     );
     const other = connection.clone({ virtualHost: 'w', heartbeat: 0 });
     assert.deepEqual([other.virtualHost, other.heartbeat, other.hostname], ['w', 0, 'a']);
+    assert.deepEqual([...connection.clone({ hostname: 'c' }).alternates], ['c', 'amqp://b']);
   });
 
   it('give alternates what these leave out', () => {
