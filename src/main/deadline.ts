@@ -1,6 +1,11 @@
 /** Every wait of the library has an end. */
 import { TimeoutError } from '../errors.js';
 
+/** The error of a wait for the broker that is over. */
+export function tooLate(doing: string, milliseconds: number): TimeoutError {
+  return new TimeoutError(`${doing}: no answer within ${Math.round(milliseconds)} ms`, { details: { milliseconds } });
+}
+
 /**
  * Waits for `work`, at most `milliseconds`, and no longer than `signal` is quiet. Rejects with `TimeoutError` naming `doing`,
  * or with the signal's reason. How `work` ends after that is of no interest; it cannot become an unhandled rejection.
@@ -22,9 +27,7 @@ export function withDeadline<T>(
     };
     const timer = setTimeout(() => {
       end();
-      reject(
-        new TimeoutError(`${doing}: no answer within ${Math.round(milliseconds)} ms`, { details: { milliseconds } }),
-      );
+      reject(tooLate(doing, milliseconds));
     }, milliseconds);
     work.then(
       (value) => {

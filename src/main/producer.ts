@@ -17,7 +17,7 @@ import {
   RETRY_POLICY,
   type RetryPolicy,
 } from '../pool/publication.js';
-import { withDeadline } from './deadline.js';
+import { tooLate, withDeadline } from './deadline.js';
 import { Channel } from './entities/channel.js';
 import { declareOnce, isDeclared } from './entities/declare.js';
 import type { Exchange } from './entities/exchange.js';
@@ -25,6 +25,8 @@ import type { Queue } from './entities/queue.js';
 import { ownEntity, ownExchange } from './entities/rebuild.js';
 import { isTarget, type Target } from './entities/target.js';
 import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
+
+const DEFAULT_POLICY = readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, {});
 
 /** At most so much is written and not confirmed; further publishes wait. Bounds what a slow broker makes us keep. */
 const MOST_UNCONFIRMED = 16_384;
@@ -36,11 +38,8 @@ export interface Forwarded extends Publication {
   abandoned: boolean;
 }
 
-/** A publish that cannot be written at once. */
-interface Waiting {
-  readonly resolve: (confirmed: Promise<void>) => void;
-  readonly reject: (error: unknown) => void;
-}
+/** How a publish ended: confirmed (undefined), or why not. Only the first call counts. */
+type Settle = (error: unknown) => void;
 
 /** `new Producer(connection or channel, options)`, or `connection.Producer(options)`. */
 export class Producer {
@@ -53,12 +52,13 @@ export class Producer {
   readonly #onReturn: OnReturn | undefined;
   #channel: Channel | undefined;
   /** Publishes that cannot be written at once, in their order; one that nobody waits for any more leaves. */
-  readonly #queue = new Map<Forwarded, Waiting>();
+  readonly #queue = new Map<Forwarded, Settle>();
   #pumping = false;
   #unconfirmed = 0;
   #unconfirmedBytes = 0;
   #onRoom: () => void = () => undefined;
-  readonly #underWay = new Set<Promise<void>>();
+  readonly #underWay = new Set<Settle>();
+  #onIdle: (() => void)[] = [];
   #closed = false;
 
   /** Given a connection, the producer opens a channel of its own at the first publish. Throws `OptionError`. */
@@ -82,7 +82,16 @@ export class Producer {
    * exchange; the broker closes the channel, so all that is under way fails), `ConnectionError`, `TimeoutError` (after it, as
    * after `signal`, the message may have been taken), `ClosedError`, `OptionError`.
    */
-  async publish(body: unknown, options: PublishOptions = {}): Promise<void> {
+  publish(body: unknown, options: PublishOptions = {}): Promise<void> {
+    // Not `async`: a promise for each message is enough, where tens of thousands are under way.
+    try {
+      return this.#publish(body, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #publish(body: unknown, options: PublishOptions): Promise<void> {
     if (this.#closed) throw new ClosedError('the producer is closed');
     const given = readOptions('publish', PUBLISH_OPTIONS, options) as GivenPublish;
     const policy = given.retry
@@ -92,7 +101,7 @@ export class Producer {
     const publication = preparePublication(body, given, this, given.mandatory || given.retry === true);
     const declare = given.declare.map(ownEntity);
     if (this.autoDeclare) declare.push(this.exchange);
-    await this.#deliver({ ...publication, declare, abandoned: false }, policy, given.timeout, given.signal);
+    return this.#deliver({ ...publication, declare, abandoned: false }, policy, given.timeout, given.signal);
   }
 
   /**
@@ -101,42 +110,64 @@ export class Producer {
    */
   async forward(forwarded: Forwarded, timeout: number): Promise<void> {
     if (this.#closed) throw new ClosedError('the producer is closed');
-    await this.#deliver(forwarded, {}, timeout, undefined);
+    await this.#deliver(forwarded, DEFAULT_POLICY, timeout, undefined);
   }
 
   /** @internal Resolves when nothing is under way, or after so many milliseconds. */
   async settled(milliseconds: number): Promise<void> {
-    const all = Promise.allSettled(this.#underWay);
     // What takes longer is given up with the connection.
-    await withDeadline(all, 'waiting for what is being published', milliseconds).catch(() => undefined);
+    await withDeadline(this.#idle(), 'waiting for what is being published', milliseconds).catch(() => undefined);
   }
 
-  async #deliver(
+  #idle(): Promise<void> {
+    if (this.#underWay.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#onIdle.push(resolve));
+  }
+
+  #deliver(
     prepared: Forwarded,
     policy: RetryPolicy | undefined,
     timeout: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const work = policy === undefined ? this.#send(prepared) : this.#sendAgain(prepared, policy);
-    const doing = `publishing to exchange '${prepared.exchange}' with routing key '${prepared.routingKey}'`;
-    const outcome = withDeadline(work, doing, timeout, signal);
-    this.#underWay.add(outcome);
+    return new Promise((resolve, reject) => {
+      const { exchange, routingKey } = prepared;
+      const settle: Settle = (error) => {
+        if (!this.#underWay.delete(settle)) return;
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        prepared.abandoned = true;
+        this.#queue.delete(prepared);
+        if (this.#underWay.size === 0) for (const tell of this.#onIdle.splice(0)) tell();
+        if (error === undefined) resolve();
+        else reject(this.#told(error, exchange, routingKey));
+      };
+      const timer = setTimeout(() => {
+        settle(tooLate(`publishing to exchange '${exchange}' with routing key '${routingKey}'`, timeout));
+      }, timeout);
+      const onAbort = (): void => settle(signal?.reason);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#underWay.add(settle);
+      if (policy === undefined) this.#send(prepared, settle);
+      else this.#sendAgain(prepared, policy).then(() => settle(undefined), settle);
+    });
+  }
+
+  /** What the publish rejects with: what a callback for returned messages throws goes before its message's own error. */
+  #told(error: unknown, exchange: string, routingKey: string): unknown {
+    if (!(error instanceof MessageReturned)) return error;
     try {
-      await outcome;
-    } catch (error) {
-      if (error instanceof MessageReturned) this.#onReturn?.(error, prepared.exchange, prepared.routingKey);
-      throw error;
-    } finally {
-      prepared.abandoned = true;
-      this.#queue.delete(prepared);
-      this.#underWay.delete(outcome);
+      this.#onReturn?.(error, exchange, routingKey);
+      return error;
+    } catch (thrown) {
+      return thrown;
     }
   }
 
   /** Waits until what is under way has ended, then closes the producer's own channel. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#underWay);
+    await this.#idle();
     await this.#channel?.close();
   }
 
@@ -149,39 +180,33 @@ export class Producer {
     await this.close();
   }
 
-  #send(prepared: Forwarded): Promise<void> {
+  #send(prepared: Forwarded, settle: Settle): void {
     const channel = this.#usable();
-    const { declare } = prepared;
     if (
       this.#queue.size === 0 &&
       channel?.full === false &&
       this.#hasRoom &&
-      declare.every((entity) => isDeclared(channel, entity))
+      prepared.declare.every((entity) => isDeclared(channel, entity))
     ) {
-      return this.#write(channel, prepared);
+      this.#write(channel, prepared, settle);
+      return;
     }
-    return this.#inTurn(prepared);
-  }
-
-  /** Waits for those before it, for the channel, for the declarations and for room; the next may go once it is written. */
-  #inTurn(prepared: Forwarded): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#queue.set(prepared, { resolve, reject });
-      if (!this.#pumping) void this.#pump();
-    });
+    // Waits for those before it, for the channel, for the declarations and for room; the next may go once it is written.
+    this.#queue.set(prepared, settle);
+    if (!this.#pumping) void this.#pump();
   }
 
   async #pump(): Promise<void> {
     this.#pumping = true;
-    for (const [prepared, { resolve, reject }] of this.#queue) {
+    for (const [prepared, settle] of this.#queue) {
       try {
         const channel = await this.#ready(prepared);
         if (!this.#queue.delete(prepared)) continue;
-        if (prepared.abandoned) reject(new ClosedError('nobody waits for this message any more'));
-        else resolve(this.#write(channel, prepared));
+        if (prepared.abandoned) settle(new ClosedError('nobody waits for this message any more'));
+        else this.#write(channel, prepared, settle);
       } catch (error) {
         this.#queue.delete(prepared);
-        reject(error);
+        settle(error);
       }
     }
     this.#pumping = false;
@@ -215,15 +240,19 @@ export class Producer {
     return this.#channel;
   }
 
-  async #write(channel: Channel, { exchange, routingKey, body, properties }: Forwarded): Promise<void> {
+  #write(channel: Channel, { exchange, routingKey, body, properties }: Forwarded, settle: Settle): void {
     this.#unconfirmed++;
     this.#unconfirmedBytes += body.length;
-    try {
-      await channel.publish(exchange, routingKey, body, properties);
-    } finally {
+    const onSettled: Settle = (error) => {
       this.#unconfirmed--;
       this.#unconfirmedBytes -= body.length;
+      settle(error);
       if (this.#hasRoom) this.#onRoom();
+    };
+    try {
+      channel.send(exchange, routingKey, body, properties, onSettled);
+    } catch (error) {
+      onSettled(error);
     }
   }
 
@@ -234,7 +263,10 @@ export class Producer {
   async #sendAgain(prepared: Forwarded, policy: RetryPolicy): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.#send(prepared);
+        await new Promise<void>((resolve, reject) => {
+          this.#send(prepared, (error) => (error === undefined ? resolve() : reject(error)));
+        });
+        return;
       } catch (error) {
         // Another message's exchange was not found, which closed the channel for all.
         const anothers = error instanceof NotFound && !error.message.includes(`'${prepared.exchange}'`);

@@ -67,7 +67,7 @@ describe('a channel', () => {
     amqp.reason = new ConnectionError('the reason');
     await assert.rejects(lost, amqp.reason);
     assert.equal(await channel.ended, amqp.reason);
-    assert.throws(() => channel.publish('', 'q', Buffer.from('3'), {}), ClosedError);
+    await assert.rejects(channel.publish('', 'q', Buffer.from('3'), {}), ClosedError);
   });
 
   it('ends the questions that amqplib has forgotten when it is closed', async () => {

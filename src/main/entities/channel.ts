@@ -161,34 +161,45 @@ export class Channel {
 
   /**
    * Writes a message at once; the promise resolves when the broker has confirmed it. Rejects with `MessageNacked`,
-   * `MessageReturned` (a `mandatory` one needs a message id, by which its return is known), or why the channel ended.
-   * Throws `EncodeError` for what AMQP cannot carry and `ClosedError`: then nothing was written.
+   * `MessageReturned` (a `mandatory` one needs a message id, by which its return is known), or why the channel ended; with
+   * `EncodeError` for what AMQP cannot carry and `ClosedError`: then nothing was written.
    */
   publish(exchange: string, routingKey: string, body: Buffer, options: amqplib.Options.Publish): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.send(exchange, routingKey, body, options, (error) => (error === undefined ? resolve() : reject(error)));
+    });
+  }
+
+  /** @internal The same by a callback, which is called once, later, with the error or undefined. Throws where `publish` rejects at once. */
+  send(
+    exchange: string,
+    routingKey: string,
+    body: Buffer,
+    options: amqplib.Options.Publish,
+    onSettled: (error: KombuError | undefined) => void,
+  ): void {
     const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
     this.#mustBeOpen(doing);
     const back =
       options.mandatory && options.messageId ? this.#expectReturn(options.messageId, exchange, routingKey) : undefined;
-    return new Promise((resolve, reject) => {
-      const settle = (error: unknown) => {
-        if (back !== undefined) this.#forgetReturn(options.messageId!, back);
-        if (back?.returned !== undefined) reject(back.returned);
-        else if (error === null || error === undefined) resolve();
-        else if (error instanceof Error && error.message === 'message nacked') {
-          reject(new MessageNacked(`${doing}: the broker did not take the message`, { cause: error }));
-        } else queueMicrotask(() => reject(this.#explain(error, doing)));
-      };
-      let room: boolean;
-      try {
-        room = this.#publish(exchange, routingKey, body, options, settle);
-      } catch (error) {
-        if (back !== undefined) this.#forgetReturn(options.messageId!, back);
-        // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.
-        if (saysOnlyClosed(error)) throw this.#explain(error, doing);
-        throw new EncodeError(`${doing}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-      }
-      if (!room && this.#full === undefined) this.#full = this.#waitForRoom();
-    });
+    const settle = (error: unknown): void => {
+      if (back !== undefined) this.#forgetReturn(options.messageId!, back);
+      if (back?.returned !== undefined) onSettled(back.returned);
+      else if (error === null || error === undefined) onSettled(undefined);
+      else if (error instanceof Error && error.message === 'message nacked') {
+        onSettled(new MessageNacked(`${doing}: the broker did not take the message`, { cause: error }));
+      } else queueMicrotask(() => onSettled(this.#explain(error, doing)));
+    };
+    let room: boolean;
+    try {
+      room = this.#publish(exchange, routingKey, body, options, settle);
+    } catch (error) {
+      if (back !== undefined) this.#forgetReturn(options.messageId!, back);
+      // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.
+      if (saysOnlyClosed(error)) throw this.#explain(error, doing);
+      throw new EncodeError(`${doing}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    }
+    if (!room && this.#full === undefined) this.#full = this.#waitForRoom();
   }
 
   /** Closes the channel; unsettled deliveries go back to their queues. Resolves in any case, after 5 s at most. */
