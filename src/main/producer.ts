@@ -171,6 +171,19 @@ export class Producer {
     await this.#channel?.close();
   }
 
+  /** Declares the producer's own exchange, whether or not that was done before. Throws what declaring throws. */
+  async declare(): Promise<void> {
+    await this.exchange.declare(this.#target);
+  }
+
+  /** Declares `entity`, unless that was done in the life of the connection: true if it was done now. Throws what declaring throws. */
+  async maybeDeclare(entity: Exchange | Queue): Promise<boolean> {
+    const channel = this.#target instanceof Channel ? this.#target : await this.#target.defaultChannel();
+    if (isDeclared(channel, entity)) return false;
+    await declareOnce(channel, entity);
+    return true;
+  }
+
   /** As `close()`. */
   async release(): Promise<void> {
     await this.close();
@@ -273,7 +286,9 @@ export class Producer {
         const lost = error instanceof MessageNacked || error instanceof ClosedError;
         const retried = isRecoverable(error) || lost || anothers;
         if (!retried || prepared.abandoned || attempt >= (policy.maxRetries ?? Number.POSITIVE_INFINITY)) throw error;
-        await sleep(reconnectDelay(attempt, { initial: policy.intervalStart!, max: policy.intervalMax! }));
+        const wait = reconnectDelay(attempt, { initial: policy.intervalStart!, max: policy.intervalMax! });
+        policy.errback?.(error as Error, wait);
+        await sleep(wait);
         // The connection was closed on purpose, or the channel is not ours to replace.
         if (prepared.abandoned || this.#target.closed) throw error;
       }

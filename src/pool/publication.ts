@@ -56,6 +56,7 @@ export interface RetryPolicy {
   readonly maxRetries?: number;
   readonly intervalStart?: number;
   readonly intervalMax?: number;
+  readonly errback?: (error: Error, interval: number) => void;
 }
 
 export const RETRY_POLICY: OptionTable<RetryPolicy> = {
@@ -70,6 +71,10 @@ export const RETRY_POLICY: OptionTable<RetryPolicy> = {
     doc: 'The first wait (ms); each is twice the one before, ±20 %.',
   },
   intervalMax: { kind: kinds.milliseconds, default: 2000, doc: 'The longest wait (ms).' },
+  errback: {
+    kind: kinds.function as Kind<NonNullable<RetryPolicy['errback']>>,
+    doc: 'Called with each error and the milliseconds until the next attempt. What it throws ends the publish.',
+  },
 };
 
 export interface PublishOptions {

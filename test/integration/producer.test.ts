@@ -211,6 +211,19 @@ describe('a producer', { skip }, () => {
     await producer.publish(7, { mandatory: true });
   });
 
+  it('declares by hand, and once', async () => {
+    const exchange = new Exchange(uniqueName('by-hand'), { type: 'topic', durable: false });
+    const queue = new Queue(uniqueName('by-hand'), exchange, { durable: false, routingKey: '#' });
+    const producer = connection.Producer({ exchange, autoDeclare: false });
+    await assert.rejects(producer.publish('too early'), NotFound);
+    await producer.declare();
+    assert.deepEqual([await producer.maybeDeclare(queue), await producer.maybeDeclare(queue)], [true, false]);
+    await producer.publish('in time', { routingKey: 'k', mandatory: true });
+    await queue.delete(connection);
+    await exchange.delete(connection);
+    await producer.close();
+  });
+
   it('rejects for an exchange that is not there, and goes on with a new channel', async () => {
     await using producer = connection.Producer({ routingKey: queue.name });
     await assert.rejects(producer.publish(1, { exchange: 'no-such-exchange' }), (error: NotFound) => {
