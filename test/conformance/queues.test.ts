@@ -217,3 +217,10 @@ onBothBrokers('a queue of no type is a classic one when it is declared again', a
   const raw = await scene.open();
   await raw.assertQueue(queue, { arguments: { 'x-queue-type': 'classic' } });
 });
+
+onBothBrokers('a name that the broker has given is as reserved as others', async (scene) => {
+  const raw = await scene.open();
+  const { queue } = await raw.assertQueue('', { exclusive: true });
+  const [code] = await refused(raw.assertQueue(queue, { exclusive: true }));
+  assert.equal(code, 403);
+});

@@ -144,6 +144,9 @@ export class VirtualHost implements QueueHost {
   declareQueue(wanted: QueueDeclaration, owner: object): BrokerQueue {
     const { durable, autoDelete, exclusive, args } = wanted;
     const name = wanted.name === '' ? `amq.gen-${randomBytes(16).toString('base64url')}` : wanted.name;
+    if (wanted.name.startsWith('amq.')) {
+      throw accessRefused(`queue name '${name}' contains reserved prefix 'amq.*'`);
+    }
     const there = this.#queues.get(name);
     const mine = exclusive ? owner : undefined;
     if (there !== undefined) {
@@ -154,9 +157,6 @@ export class VirtualHost implements QueueHost {
       argumentsMustBeEqual(there.properties.args, args, of);
       there.used();
       return there;
-    }
-    if (wanted.name.startsWith('amq.')) {
-      throw accessRefused(`queue name '${name}' contains reserved prefix 'amq.*'`);
     }
     const settings = readQueueSettings(args, name, this.name);
     const queue = new BrokerQueue({ name, durable, autoDelete, owner: mine, args, settings }, this);
