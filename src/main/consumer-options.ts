@@ -1,5 +1,7 @@
 /** What the inline consumer and its methods take. */
+
 import { DEFAULT_MAX_DECODED_BYTES } from '../codec/compression.js';
+import type { ExtendedTypes } from '../codec/extended-types.js';
 import { OptionError } from '../errors.js';
 import type { Message } from '../message.js';
 import { kinds, type OptionTable } from '../options.js';
@@ -22,6 +24,7 @@ export interface ConsumerOptions {
   readonly prefetchCount?: number;
   readonly tagPrefix?: string;
   readonly maxDecodedBytes?: number;
+  readonly types?: ExtendedTypes;
 }
 
 export const callbacksKind = kinds.custom<readonly Callback[]>(
@@ -53,6 +56,11 @@ export const CONSUMER_OPTIONS: OptionTable<ConsumerOptions> = {
     kind: kinds.bytes(1, Number.MAX_SAFE_INTEGER),
     default: DEFAULT_MAX_DECODED_BYTES,
     doc: 'A larger body is a decode error.',
+  },
+  types: {
+    kind: kinds.oneOf('plain', 'exact'),
+    default: 'plain',
+    doc: "What JSON's extended types become: a `Date`, a `Buffer` and text, or small classes that lose nothing.",
   },
 };
 

@@ -3,8 +3,10 @@
  * told by `closed`, by 'error', by the loop over its messages, or failing all of these by a warning of the process.
  * For work that costs CPU there is `ShardedConsumer`.
  */
+
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
+import type { ExtendedTypes } from '../codec/extended-types.js';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
 import { readOptions } from '../options.js';
@@ -28,6 +30,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   readonly accept: ReadonlySet<string>;
   readonly noAck: boolean | undefined;
   readonly #maxDecodedBytes: number;
+  readonly #types: ExtendedTypes;
   readonly #consuming: Consuming;
   #callbacks: known.Callback[];
   #onMessage: known.OnMessage | undefined;
@@ -62,6 +65,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     this.noAck = given.noAck;
     this.accept = acceptSet(given.accept!);
     this.#maxDecodedBytes = given.maxDecodedBytes!;
+    this.#types = given.types!;
     this.#prefetchCount = given.prefetchCount;
     this.#onDecodeError = given.onDecodeError;
     this.#callbacks = [...given.callbacks!];
@@ -324,7 +328,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   /** Called by amqplib, which closes the channel if this throws. */
   #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): void {
     const held = noAck ? undefined : this.#unsettled.add(channel, raw);
-    const decoding = { accept: this.accept, maxDecodedBytes: this.#maxDecodedBytes };
+    const decoding = { accept: this.accept, maxDecodedBytes: this.#maxDecodedBytes, types: this.#types };
     const settle = held === undefined ? () => undefined : this.#unsettled.settle(held);
     const message = messageFrom(raw, queue, decoding, settle, traitsOn(channel, raw, noAck));
     if (this.#iterating) {

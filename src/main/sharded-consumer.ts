@@ -190,6 +190,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
           onDecodeError: read.onDecodeError,
           timeout: read.timeout,
           maxDecodedBytes: read.maxDecodedBytes,
+          types: read.types,
           connection: cloneable(parameters),
         },
       },

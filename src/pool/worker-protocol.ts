@@ -2,7 +2,9 @@
  * What main and a worker thread say to each other besides shared memory: the task a worker is started with, and the rare
  * messages on its port. Nothing here travels once a message but what handlers publish.
  */
+
 import type { MessagePort } from 'node:worker_threads';
+import type { ExtendedTypes } from '../codec/extended-types.js';
 import type { ConnectionParameters } from '../connection-parameters.js';
 import type { MemoryHandles } from './memory.js';
 import type { PublishAbandoned, PublishAnswers, PublishBatch } from './publish-protocol.js';
@@ -39,6 +41,7 @@ export interface WorkerTask {
   /** Milliseconds a callback may take, 0: no limit. */
   readonly timeout: number;
   readonly maxDecodedBytes: number;
+  readonly types: ExtendedTypes;
   /** For connections of its own; undefined where something in it cannot cross threads. */
   readonly connection: ConnectionParameters | undefined;
   /** Consumer tag to queue name. */

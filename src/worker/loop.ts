@@ -94,7 +94,7 @@ export class ConsumeLoop {
     this.#ring = new SettlementWriter(this.#block, this.#memory.slotWords, task.concurrency, this.#memory.slotCount);
     this.#statistics = new Statistics(this.#block, task.concurrency);
     this.#reporter = new FailureReporter((message: FromWorker) => task.port.postMessage(message));
-    this.#limits = { accept, maxDecodedBytes: task.maxDecodedBytes };
+    this.#limits = { accept, maxDecodedBytes: task.maxDecodedBytes, types: task.types };
     this.#queues = queues;
   }
 

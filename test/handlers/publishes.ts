@@ -99,6 +99,9 @@ export default async function handle(body: unknown, _message: unknown, context: 
       await publish(count);
       break;
     }
+    case 'types':
+      await results.publish({ when: (body as { when: object }).when.constructor.name, back: body }, { routingKey: to });
+      break;
     default:
       throw new Error(`what is ${what}?`);
   }

@@ -1,8 +1,10 @@
 /** A message as amqplib delivers it, made into our `Message`. Inline consumers and `queue.get()` use it; the runtime does not. */
+
 import type * as amqplib from 'amqplib';
 import { fromTable } from '../../codec/amqp/plain-table.js';
 import { DEFAULT_MAX_DECODED_BYTES } from '../../codec/compression.js';
 import { decodePayload } from '../../codec/decode.js';
+import type { ExtendedTypes } from '../../codec/extended-types.js';
 import { prepareAcceptContent } from '../../codec/serialization.js';
 import { Message, type MessageProperties, type MessageTraits, type Settle } from '../../message.js';
 import type { Channel } from './channel.js';
@@ -12,6 +14,7 @@ export const DEFAULT_ACCEPT: readonly string[] = Object.freeze(['json', 'text', 
 export interface Decoding {
   readonly accept: ReadonlySet<string>;
   readonly maxDecodedBytes?: number;
+  readonly types?: ExtendedTypes;
 }
 
 /** Content types for `accept`'s names. Throws `SerializerNotInstalled` for one that is not known. */
@@ -73,7 +76,7 @@ export function messageFrom(
             contentEncoding: properties.contentEncoding,
             compression: typeof compression === 'string' ? compression : undefined,
           },
-          { accept: decoding.accept, maxDecodedBytes: decoding.maxDecodedBytes ?? DEFAULT_MAX_DECODED_BYTES },
+          { ...decoding, maxDecodedBytes: decoding.maxDecodedBytes ?? DEFAULT_MAX_DECODED_BYTES },
         );
       },
     },

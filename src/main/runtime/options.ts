@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { ResourceLimits } from 'node:worker_threads';
+import type { ExtendedTypes } from '../../codec/extended-types.js';
 import { HandlerLoadError, OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
 import { SEGMENT_BYTES } from '../../pool/layout.js';
@@ -75,6 +76,7 @@ export interface ShardedConsumerOptions {
   readonly maxMessageBytes?: number;
   /** Bytes that a body may have once it is decompressed. Default 256 MiB. */
   readonly maxDecodedBytes?: number;
+  readonly types?: ExtendedTypes;
   /** Bytes of raw messages in memory. Default 256 MiB. */
   readonly maxMemory?: number;
   /**
@@ -211,6 +213,11 @@ export const SHARDED_CONSUMER_OPTIONS: OptionTable<ShardedConsumerOptions> = {
     doc: 'The largest body; never more than fits in `maxMemory` (less 2.25 MiB).',
   },
   maxDecodedBytes: { kind: kinds.bytes(1, 2 ** 31 - 1), default: 256 * MiB, doc: 'The largest decompressed body.' },
+  types: {
+    kind: kinds.oneOf('plain', 'exact'),
+    default: 'plain',
+    doc: "What JSON's extended types become: a `Date`, a `Buffer` and text, or small classes that lose nothing.",
+  },
   maxMemory: { kind: kinds.bytes(8 * MiB, 2047 * MiB), default: 256 * MiB, doc: 'The arena: raw messages in memory.' },
   resourceLimits: {
     kind: kinds.object,
@@ -243,6 +250,7 @@ type WithDefaults =
   | 'terminateGrace'
   | 'maxMessageBytes'
   | 'maxDecodedBytes'
+  | 'types'
   | 'maxMemory'
   | 'consumerArguments';
 
