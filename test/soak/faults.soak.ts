@@ -193,16 +193,19 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   };
   const plan = [...Array(STOPS).fill('stop'), ...Array(KILLS).fill('kill'), ...Array(CUTS).fill('cut')] as string[];
   const faults: { kind: string; resumeMs: number; connection: number | undefined }[] = [];
-  let inFault = false;
-  const share = Math.floor(TOTAL / (plan.length + 2));
-  // Ahead of the consumer, so that every fault meets traffic; and never so far that the faults come too late.
+  /** When the fault began that is under way. */
+  let faultSince: number | undefined;
+  const share = Math.floor(TOTAL / (plan.length + 6));
+  // Ahead of the consumer, so that every fault meets traffic, and in a trickle while it lasts: the commands take seconds. Never
+  // so far that there is nothing left for the faults to come.
   const publishing = publish(
     node.url,
     queue.name,
     published,
     () => {
-      if (plan.length === 0 && !inFault) return TOTAL;
-      return Math.min(TOTAL, Math.max(share * (faults.length + 3), inFault ? handled() + 1000 : 0));
+      if (plan.length === 0 && faultSince === undefined) return TOTAL;
+      const trickle = faultSince === undefined ? 0 : (performance.now() - faultSince) / 2;
+      return Math.min(TOTAL - share * (plan.length + 1), share * (faults.length + 3) + trickle);
     },
     signal,
   );
@@ -213,7 +216,7 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
     const connections = proxy.connections.length;
     const live = proxy.connections.filter(({ isOpen }) => isOpen).at(-1);
     log.read();
-    inFault = true;
+    faultSince = performance.now();
     if (kind === 'cut') {
       const direction = next() < 0.5 ? 'toClient' : 'toServer';
       live?.cutAfter(
@@ -243,6 +246,7 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
     console.log(
       `fault ${faults.length + 1}: ${kind} at ${mark} handled, resumed after ${Math.round(performance.now() - accepted)} ms`,
     );
+    faultSince = undefined;
     faults.push({ kind: kind!, resumeMs: Math.max(0, performance.now() - accepted), connection: live?.id });
   }
   await publishing;
