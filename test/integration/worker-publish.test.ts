@@ -275,3 +275,24 @@ brokerTest(
     }
   },
 );
+
+brokerTest('waiting for confirms does not count towards the timeout of a callback', async (broker) => {
+  await using proxy = await TcpProxy.listen(broker.url);
+  const s = await stage(broker.url, { workers: 1, timeout: 300 }, proxy.url);
+  try {
+    await ask(s, { do: 'forget', count: 1 });
+    await s.consumer.consume();
+    await settled(s, 1);
+    const publishing = await proxy.connection(2);
+    publishing.blackHole();
+    await ask(s, { do: 'forget', count: 5 }, { do: 'publish', count: 5 });
+    const running = (): number => s.consumer.stats().workers[0]?.running[0]?.forMs ?? 0;
+    await until('it has waited for long', () => running() > 1500);
+    publishing.resume();
+    await settled(s, 3);
+    assert.deepEqual(s.failures, []);
+    await until('all results are here', () => s.got.length === 11);
+  } finally {
+    await s.done();
+  }
+});
