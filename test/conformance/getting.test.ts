@@ -130,3 +130,20 @@ onBothBrokers('a prefetch of the whole channel does not count what was got', asy
   raw.ack(inbox.messages[0]!);
   assert.equal(textOf(await inbox.next()), '2');
 });
+
+onBothBrokers('what is acked just before its connection is closed does not come back', async (scene) => {
+  const queue = await scene.queue();
+  await scene.send(queue, ...Array.from({ length: 50 }, (_, i) => String(i)));
+  const connection = scene.connect();
+  const raw = await scene.open(connection);
+  for (let left = 50; left > 0; left--) {
+    const message = await raw.get(queue);
+    if (left > 1) raw.ack(message as never);
+    else {
+      // Nothing is awaited between the last ack and the goodbye.
+      raw.ack(message as never);
+      await connection.close();
+    }
+  }
+  assert.equal(await scene.size(queue), 0);
+});
