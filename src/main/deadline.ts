@@ -2,8 +2,11 @@
 import { TimeoutError } from '../errors.js';
 
 /** The error of a wait for the broker that is over. */
-export function tooLate(doing: string, milliseconds: number): TimeoutError {
-  return new TimeoutError(`${doing}: no answer within ${Math.round(milliseconds)} ms`, { details: { milliseconds } });
+export function tooLate(doing: string, milliseconds: number, cause?: unknown): TimeoutError {
+  return new TimeoutError(`${doing}: no answer within ${Math.round(milliseconds)} ms`, {
+    details: { milliseconds },
+    ...(cause !== undefined && { cause }),
+  });
 }
 
 /**

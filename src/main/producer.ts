@@ -3,7 +3,15 @@
  * way at once; they reach the broker in the order of the calls.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ClosedError, MessageNacked, MessageReturned, NotFound, OptionError } from '../errors.js';
+import {
+  AccessRefused,
+  ChannelError,
+  ClosedError,
+  MessageNacked,
+  MessageReturned,
+  NotFound,
+  OptionError,
+} from '../errors.js';
 import { readOptions } from '../options.js';
 import {
   type GivenPublish,
@@ -26,7 +34,8 @@ import { ownEntity, ownExchange } from './entities/rebuild.js';
 import { isTarget, type Target } from './entities/target.js';
 import { isRecoverable, reconnectDelay } from './transports/reconnect.js';
 
-const DEFAULT_POLICY = readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, {});
+/** Of what workers publish: a nack is an answer, which they are to hear. */
+const FORWARDING = readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, {});
 
 /** At most so much is written and not confirmed; further publishes wait. Bounds what a slow broker makes us keep. */
 const MOST_UNCONFIRMED = 16_384;
@@ -34,6 +43,12 @@ const MOST_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 
 export interface Forwarded extends Publication {
   readonly declare: readonly (Exchange | Queue)[];
+  /** It is sent again: it may wait for a connection as long as it likes. */
+  patient?: boolean;
+  /** It was under way when the broker closed the channel, over this message or another: it goes with nothing beside it. */
+  alone?: boolean;
+  /** Why it was not taken the last time. */
+  lastError?: unknown;
   /** The caller has stopped waiting: what is not written yet must not be. */
   abandoned: boolean;
 }
@@ -57,7 +72,13 @@ export class Producer {
   #unconfirmed = 0;
   #unconfirmedBytes = 0;
   #onRoom: () => void = () => undefined;
-  readonly #underWay = new Set<Settle>();
+  readonly #underWay = new Map<Forwarded, Settle>();
+  /** After a failure to connect, until when patient messages wait for the next attempt (ms of `performance.now`), and that failure. */
+  #holdUntil = 0;
+  #holdError: unknown;
+  #openFailures = 0;
+  /** A message is under way that goes alone. */
+  #isAlone = false;
   #onIdle: (() => void)[] = [];
   #closed = false;
 
@@ -110,7 +131,12 @@ export class Producer {
    */
   async forward(forwarded: Forwarded, timeout: number): Promise<void> {
     if (this.#closed) throw new ClosedError('the producer is closed');
-    await this.#deliver(forwarded, DEFAULT_POLICY, timeout, undefined);
+    await this.#deliver(forwarded, FORWARDING, timeout, undefined);
+  }
+
+  /** @internal Nobody waits for it any more: it is not kept, and not written if it was not yet. */
+  abandon(forwarded: Forwarded): void {
+    this.#underWay.get(forwarded)?.(new ClosedError('nobody waits for this message any more'));
   }
 
   /** @internal Resolves when nothing is under way, or after so many milliseconds. */
@@ -133,7 +159,7 @@ export class Producer {
     return new Promise((resolve, reject) => {
       const { exchange, routingKey } = prepared;
       const settle: Settle = (error) => {
-        if (!this.#underWay.delete(settle)) return;
+        if (!this.#underWay.delete(prepared)) return;
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
         prepared.abandoned = true;
@@ -143,11 +169,12 @@ export class Producer {
         else reject(this.#told(error, exchange, routingKey));
       };
       const timer = setTimeout(() => {
-        settle(tooLate(`publishing to exchange '${exchange}' with routing key '${routingKey}'`, timeout));
+        const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
+        settle(tooLate(doing, timeout, prepared.lastError));
       }, timeout);
       const onAbort = (): void => settle(signal?.reason);
       signal?.addEventListener('abort', onAbort, { once: true });
-      this.#underWay.add(settle);
+      this.#underWay.set(prepared, settle);
       if (policy === undefined) this.#send(prepared, settle);
       else this.#sendAgain(prepared, policy).then(() => settle(undefined), settle);
     });
@@ -197,6 +224,8 @@ export class Producer {
     const channel = this.#usable();
     if (
       this.#queue.size === 0 &&
+      !this.#isAlone &&
+      prepared.alone !== true &&
       channel?.full === false &&
       this.#hasRoom &&
       prepared.declare.every((entity) => isDeclared(channel, entity))
@@ -215,7 +244,7 @@ export class Producer {
       try {
         const channel = await this.#ready(prepared);
         if (!this.#queue.delete(prepared)) continue;
-        if (prepared.abandoned) settle(new ClosedError('nobody waits for this message any more'));
+        if (prepared.alone === true) await this.#writeAlone(channel, prepared, settle);
         else this.#write(channel, prepared, settle);
       } catch (error) {
         this.#queue.delete(prepared);
@@ -225,8 +254,16 @@ export class Producer {
     this.#pumping = false;
   }
 
+  /** The channel, when there is room and all is declared. What it waits for may take so long that the channel is gone by then. */
   async #ready(prepared: Forwarded): Promise<Channel> {
-    const channel = this.#usable() ?? (await this.#open());
+    for (;;) {
+      const channel = await this.#readyOnce(prepared);
+      if (!channel.closed || this.#target instanceof Channel) return channel;
+    }
+  }
+
+  async #readyOnce(prepared: Forwarded): Promise<Channel> {
+    const channel = this.#usable() ?? (await this.#open(prepared.patient === true));
     for (const entity of prepared.declare) {
       if (isDeclared(channel, entity)) continue;
       // A declaration that fails closes its channel: not the one on which other messages are under way, if we can choose.
@@ -234,7 +271,7 @@ export class Producer {
       await declareOnce(through, entity);
     }
     await channel.drained();
-    while (!this.#hasRoom) {
+    while (!this.#hasRoom || (prepared.alone === true && this.#unconfirmed > 0)) {
       await new Promise<void>((resolve) => {
         this.#onRoom = resolve;
       });
@@ -247,10 +284,35 @@ export class Producer {
     return this.#channel?.closed === false ? this.#channel : undefined;
   }
 
-  async #open(): Promise<Channel> {
+  /** One attempt for all that wait: patient ones do not try again before its time. */
+  async #open(isPatient: boolean): Promise<Channel> {
     if (this.#target instanceof Channel) return this.#target;
-    this.#channel = await this.#target.channel();
+    if (isPatient && performance.now() < this.#holdUntil) throw this.#holdError;
+    try {
+      const channel = await this.#target.channel();
+      this.#openFailures = 0;
+      this.#channel = channel;
+    } catch (error) {
+      this.#holdError = error;
+      this.#holdUntil = performance.now() + reconnectDelay(this.#openFailures++);
+      throw error;
+    }
+    if (this.#closed && this.#underWay.size === 0) {
+      await this.#channel.close();
+      throw new ClosedError('the producer is closed');
+    }
     return this.#channel;
+  }
+
+  async #writeAlone(channel: Channel, prepared: Forwarded, settle: Settle): Promise<void> {
+    this.#isAlone = true;
+    await new Promise<void>((resolve) => {
+      this.#write(channel, prepared, (error) => {
+        settle(error);
+        resolve();
+      });
+    });
+    this.#isAlone = false;
   }
 
   #write(channel: Channel, { exchange, routingKey, body, properties }: Forwarded, settle: Settle): void {
@@ -274,6 +336,7 @@ export class Producer {
   }
 
   async #sendAgain(prepared: Forwarded, policy: RetryPolicy): Promise<void> {
+    prepared.patient = true;
     for (let attempt = 0; ; attempt++) {
       try {
         await new Promise<void>((resolve, reject) => {
@@ -281,11 +344,16 @@ export class Producer {
         });
         return;
       } catch (error) {
-        // Another message's exchange was not found, which closed the channel for all.
-        const anothers = error instanceof NotFound && !error.message.includes(`'${prepared.exchange}'`);
-        const lost = error instanceof MessageNacked || error instanceof ClosedError;
-        const retried = isRecoverable(error) || lost || anothers;
+        prepared.lastError = error;
+        const isUnclear = this.#mayBeAnothers(prepared, error);
+        const nacked = error instanceof MessageNacked && policy !== FORWARDING;
+        const retried = isRecoverable(error) || nacked || error instanceof ClosedError || isUnclear;
         if (!retried || prepared.abandoned || attempt >= (policy.maxRetries ?? Number.POSITIVE_INFINITY)) throw error;
+        if (isUnclear) {
+          // At once, and with nothing beside it: if it fails again, it was its own fault.
+          prepared.alone = true;
+          continue;
+        }
         const wait = reconnectDelay(attempt, { initial: policy.intervalStart!, max: policy.intervalMax! });
         policy.errback?.(error as Error, wait);
         await sleep(wait);
@@ -293,5 +361,12 @@ export class Producer {
         if (prepared.abandoned || this.#target.closed) throw error;
       }
     }
+  }
+
+  /** The broker closes a channel over one message; all that were under way on it hear the same. */
+  #mayBeAnothers({ alone, exchange }: Forwarded, error: unknown): boolean {
+    const isRefusal = error instanceof ChannelError || error instanceof AccessRefused;
+    if (!isRefusal || alone === true || this.#target instanceof Channel) return false;
+    return !(error instanceof NotFound && error.message.includes(`'${exchange}'`));
   }
 }

@@ -2,6 +2,7 @@
  * What a callback is given besides the message. The worker's part is made once a thread; `signal` and `attempt` belong
  * to one message. An AbortController costs more than most callbacks' whole bookkeeping, so it is made when first read.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ConnectionParameters } from '../connection-parameters.js';
 import { OptionError } from '../errors.js';
 import { now } from '../pool/clock.js';
@@ -34,9 +35,9 @@ export interface WorkerContext {
    * A producer that publishes through the main thread's connection: this thread may block for as long as it likes. The same one for
    * the same options. Throws `OptionError`.
    *
-   * Asked of a message's context, its publishes belong to the message: with `ack: 'auto'` it is settled when all of them are
-   * confirmed, and fails if one of them does, whether or not the callback waits for them. Waiting for confirms does not count
-   * towards `timeout`.
+   * What a callback publishes belongs to its message, also by a producer that `setup` has asked for: with `ack: 'auto'` the message
+   * is settled when all of it is confirmed, and fails if one publish does, whether or not the callback waits for them. Waiting for
+   * confirms does not count towards `timeout`. A message that its callback settles by itself is settled at once.
    */
   producer(options?: ProducerOptions): WorkerProducer;
 }
@@ -64,6 +65,8 @@ export function makeLogger(post: (level: LogLevel, text: string, fields?: Record
 /** What all messages of a thread have in common. */
 export class ThreadContext implements WorkerContext {
   readonly #producers: Producers;
+  readonly #attributed = new WeakMap<WorkerProducer, WorkerProducer>();
+  #attribution: AsyncLocalStorage<MessageContext> | undefined;
   readonly #connection: ConnectionDescriptor | undefined;
 
   constructor(
@@ -87,7 +90,30 @@ export class ThreadContext implements WorkerContext {
     return pools;
   }
 
+  /** Whose callback runs, where a producer was asked of this context: it costs every callback, so others do without. */
+  get attribution(): AsyncLocalStorage<MessageContext> | undefined {
+    return this.#attribution;
+  }
+
   producer(options?: ProducerOptions): WorkerProducer {
+    this.#attribution ??= new AsyncLocalStorage();
+    const running = this.#attribution;
+    const producer = this.#producers.get(options);
+    let attributed = this.#attributed.get(producer);
+    if (attributed === undefined) {
+      attributed = {
+        publish: (body, publish) => {
+          const published = producer.publish(body, publish);
+          return running.getStore()?.track(published) ?? published;
+        },
+      };
+      this.#attributed.set(producer, attributed);
+    }
+    return attributed;
+  }
+
+  /** One that belongs to nobody's message. */
+  plainProducer(options: ProducerOptions | undefined): WorkerProducer {
     return this.#producers.get(options);
   }
 }
@@ -108,7 +134,7 @@ function retriesOf(delivery: RetriesSource): number {
 export class MessageContext implements Context {
   readonly worker: number;
   readonly logger: Logger;
-  readonly #base: WorkerContext;
+  readonly #base: ThreadContext;
   readonly #runs: number;
   readonly #delivery: RetriesSource;
   #attempt: number | undefined;
@@ -123,7 +149,7 @@ export class MessageContext implements Context {
   #waitsSince = 0;
 
   /** `runs`: of this delivery, here; those before it are in the message. */
-  constructor(base: WorkerContext, runs: number, delivery: RetriesSource) {
+  constructor(base: ThreadContext, runs: number, delivery: RetriesSource) {
     this.#base = base;
     this.worker = base.worker;
     this.logger = base.logger;
@@ -153,17 +179,18 @@ export class MessageContext implements Context {
   }
 
   producer(options?: ProducerOptions): WorkerProducer {
-    const producer = this.#base.producer(options);
+    const producer = this.#base.plainProducer(options);
     this.#producers ??= new Map();
     let tracked = this.#producers.get(producer);
     if (tracked === undefined) {
-      tracked = { publish: (body, publish) => this.#track(producer.publish(body, publish)) };
+      tracked = { publish: (body, publish) => this.track(producer.publish(body, publish)) };
       this.#producers.set(producer, tracked);
     }
     return tracked;
   }
 
-  #track(published: Promise<void>): Promise<void> {
+  /** @internal */
+  track(published: Promise<void>): Promise<void> {
     if (this.#publishing++ === 0) this.#waitsSince = now();
     const ended = (): void => {
       if (--this.#publishing > 0) return;

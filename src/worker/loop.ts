@@ -15,7 +15,7 @@ import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/lay
 import { type Memory, openMemory } from '../pool/memory.js';
 import { SettlementWriter } from '../pool/settlement-ring.js';
 import { type FromWorker, toPortableError, type WorkerTask } from '../pool/worker-protocol.js';
-import { MessageContext, type WorkerContext } from './context.js';
+import { MessageContext, type ThreadContext } from './context.js';
 import type { Handler } from './handler.js';
 import { FailureReporter } from './reporter.js';
 import { retryDelay } from './retry.js';
@@ -55,7 +55,7 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 export class ConsumeLoop {
   readonly #task: WorkerTask;
   readonly #handler: Handler;
-  readonly #base: WorkerContext;
+  readonly #base: ThreadContext;
   readonly #memory: Memory;
   readonly #block: Int32Array;
   readonly #ring: SettlementWriter;
@@ -82,7 +82,7 @@ export class ConsumeLoop {
   constructor(
     task: WorkerTask,
     handler: Handler,
-    base: WorkerContext,
+    base: ThreadContext,
     accept: ReadonlySet<string>,
     queues: QueueLookup,
   ) {
@@ -231,7 +231,11 @@ export class ConsumeLoop {
       const body = handler.decodes ? run.message.payload : undefined;
       if (this.#task.ack === 'none') this.#ackFirst(run);
       try {
-        result = handler.call(body, run.message, run.context);
+        const { attribution } = this.#base;
+        result =
+          attribution === undefined
+            ? handler.call(body, run.message, run.context)
+            : attribution.run(run.context, () => handler.call(body, run.message, run.context));
       } catch (error) {
         this.#fail(run, error);
         return;
@@ -270,7 +274,7 @@ export class ConsumeLoop {
   #succeed(run: Run): void {
     this.#returned(run);
     if (run.ended) return;
-    if (this.#task.ack === 'auto' && run.context.mustBePublished) {
+    if (run.context.mustBePublished) {
       run.context.published().then(
         () => this.#succeed(run),
         (error: unknown) => this.#fail(run, error),

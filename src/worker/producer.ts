@@ -46,7 +46,9 @@ export class ThroughMain implements WorkerProducer {
     const given = readOptions('publish', PUBLISH_OPTIONS, options) as GivenPublish;
     if (given.retryPolicy !== undefined) readOptions('publish: retryPolicy', RETRY_POLICY, given.retryPolicy);
     given.signal?.throwIfAborted();
-    const publication = preparePublication(body, given, this.#defaults, true);
+    const prepared = preparePublication(body, given, this.#defaults, true);
+    // It is posted later in this turn: until then bytes are still the caller's to change.
+    const publication = body instanceof Uint8Array ? { ...prepared, body: Buffer.from(prepared.body) } : prepared;
     const declare = this.#entities(given.declare);
     try {
       await this.#publisher.publish(publication, declare, given.timeout, given.signal);

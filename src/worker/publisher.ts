@@ -8,6 +8,7 @@
  */
 import * as errors from '../errors.js';
 import type { EntityFields } from '../pool/entity.js';
+import { mapBytes } from '../pool/map-bytes.js';
 import type { Publication } from '../pool/publication.js';
 import type {
   PublishAbandoned,
@@ -156,7 +157,7 @@ export class Publisher {
         id,
         exchange,
         routingKey,
-        properties: properties as Readonly<Record<string, unknown>>,
+        properties: ownBytes(properties) as Readonly<Record<string, unknown>>,
         timeout: Math.max(1, deadline - now),
         ...(declare !== undefined && { declare }),
       };
@@ -170,7 +171,24 @@ export class Publisher {
         at += body.length;
       }
     }
-    this.#post({ type: 'publish', bytes: bytes.buffer, requests }, transfer);
+    try {
+      this.#post({ type: 'publish', bytes: bytes.buffer, requests }, transfer);
+    } catch (error) {
+      this.#postSingly(ids, error);
+    }
+  }
+
+  /** One of them cannot cross threads: the others are not to suffer for it. What was to be transferred still is here. */
+  #postSingly(ids: readonly number[], error: unknown): void {
+    if (ids.length === 1) {
+      const text = `what is published cannot go to another thread: ${error instanceof Error ? error.message : String(error)}`;
+      this.#forget(ids[0]!)?.reject(new errors.EncodeError(text, { cause: error }));
+      return;
+    }
+    for (const id of ids) {
+      this.#gathered = [id];
+      this.flush();
+    }
   }
 
   #abandon(pending: Pending): void {
@@ -198,7 +216,17 @@ type ErrorClass = new (message: string, options?: errors.ErrorOptionsWithDetails
 function rebuildError({ name, message, cause, details }: PublishFailure['error']): errors.KombuError {
   const known = (errors as unknown as Record<string, ErrorClass | undefined>)[name] ?? errors.OperationalError;
   return new known(message, {
-    ...(details !== undefined && { details }),
+    ...(details !== undefined && { details: asBuffers(details) as Readonly<Record<string, unknown>> }),
     ...(cause !== undefined && { cause: rebuildError(cause) }),
   });
+}
+
+/** Bytes come out of a clone as plain arrays of them. */
+function asBuffers(value: unknown): unknown {
+  return mapBytes(value, (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+}
+
+/** A slice of a large buffer would take all of it along. */
+function ownBytes(value: unknown): unknown {
+  return mapBytes(value, (bytes) => Uint8Array.from(bytes));
 }

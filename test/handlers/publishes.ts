@@ -99,6 +99,19 @@ export default async function handle(body: unknown, _message: unknown, context: 
       await publish(count);
       break;
     }
+    case 'badUser':
+      await results.publish('refused', { routingKey: to, userId: 'nobody' });
+      break;
+    case 'unclonable': {
+      const good = publishAll();
+      const queue = new Queue('never', { queueArguments: { a: () => 1 } });
+      await results.publish('bad', { routingKey: to, declare: [queue] }).finally(() => Promise.all(good));
+      break;
+    }
+    case 'ownForget':
+      // Asked for in setup, and not waited for: it is this message's all the same.
+      void own!.publish('lost', { routingKey: `${to}.missing`, mandatory: true });
+      break;
     case 'types':
       await results.publish({ when: (body as { when: object }).when.constructor.name, back: body }, { routingKey: to });
       break;

@@ -1,8 +1,17 @@
 /** Publishing against a broker: confirms, order, returns, nacks and loss. Needs a broker. */
 import assert from 'node:assert/strict';
-import type { Socket } from 'node:net';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { ClosedError, ConnectionError, EncodeError, MessageNacked, MessageReturned, NotFound } from '#src/errors';
+import {
+  ClosedError,
+  ConnectionError,
+  EncodeError,
+  MessageNacked,
+  MessageReturned,
+  NotFound,
+  TimeoutError,
+} from '#src/errors';
 import { Connection } from '#src/main/connection';
 import type { Channel } from '#src/main/entities/channel';
 import { Exchange } from '#src/main/entities/exchange';
@@ -209,6 +218,53 @@ describe('a producer', { skip }, () => {
       name: 'PreconditionFailed',
     });
     await producer.publish(7, { mandatory: true });
+  });
+
+  it('sends again what was under way when the broker refused another message', async () => {
+    const producer = connection.Producer({ routingKey: queue.name });
+    const good = Array.from({ length: 99 }, (_, i) => producer.publish({ i }, { retry: true }));
+    const bad = producer.publish('refused', { retry: true, userId: 'nobody' });
+    const outcomes = await Promise.allSettled([...good, bad]);
+    const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []));
+    assert.deepEqual(
+      reasons.map(({ name }) => name),
+      ['PreconditionFailed'],
+    );
+    assert.equal(outcomes.at(-1)!.status, 'rejected');
+    await producer.close();
+  });
+
+  it('connects for all that wait, not for each, where nobody answers', async () => {
+    let connects = 0;
+    const server = createServer((socket) => {
+      connects++;
+      socket.destroy();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const lonely = new Connection(`amqp://127.0.0.1:${port}`);
+    const producer = lonely.Producer({ routingKey: 'q' });
+    const all = Array.from({ length: 300 }, () => producer.publish('x', { retry: true, timeout: 1500 }));
+    const outcomes = await Promise.allSettled(all);
+    for (const outcome of outcomes) {
+      assert.ok(outcome.status === 'rejected' && outcome.reason instanceof TimeoutError);
+      assert.ok(outcome.reason.cause instanceof ConnectionError);
+    }
+    // 100, 200, 400, 800 ms between attempts.
+    assert.ok(connects <= 12, `${connects} connections`);
+    await producer.close();
+    await lonely.close();
+    server.close();
+  });
+
+  it('refuses bodies that are no bytes before anything is written, and takes what amqplib takes', async () => {
+    const channel = await connection.channel();
+    await assert.rejects(channel.publish('', queue.name, 'text' as never, {}), EncodeError);
+    const options = { persistent: true, CC: queue.name, expiration: 60_000 };
+    await channel.publish('', uniqueName('nowhere'), Buffer.from('x'), options);
+    const message = await queue.get(connection, { noAck: true });
+    assert.deepEqual([message?.properties.deliveryMode, message?.properties.expiration], [2, '60000']);
+    await channel.close();
   });
 
   it('declares by hand, and once', async () => {

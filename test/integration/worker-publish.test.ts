@@ -296,3 +296,81 @@ brokerTest('waiting for confirms does not count towards the timeout of a callbac
     await s.done();
   }
 });
+
+both('what the broker refuses fails its own message, and none of those beside it', async ({ url }) => {
+  const s = await stage(url);
+  try {
+    const good = Array.from({ length: 20 }, (_, i) => ({ do: 'publish', id: `g${i}`, count: 50 }));
+    await ask(s, ...good.slice(0, 10), { do: 'badUser' }, ...good.slice(10));
+    await s.consumer.consume();
+    await settled(s, 21);
+    assert.deepEqual(
+      s.failures.map(({ error }) => error.name),
+      ['PreconditionFailed'],
+    );
+    const kinds = (): number =>
+      new Set(s.got.map(({ payload }) => `${(payload as Result).id} ${(payload as Result).i}`)).size;
+    await until('every result is here', () => kinds() === 1000);
+  } finally {
+    await s.done();
+  }
+});
+
+both('what cannot cross threads rejects with EncodeError, and takes nothing along', async ({ url }) => {
+  const s = await stage(url, { workers: 1 });
+  try {
+    await ask(s, { do: 'unclonable', count: 10 }, { do: 'publish', count: 5 });
+    await s.consumer.consume();
+    await settled(s, 2);
+    await until('all good ones are here', () => s.got.length === 15);
+    assert.deepEqual(
+      s.failures.map(({ error }) => error.name),
+      ['EncodeError'],
+    );
+    assert.deepEqual(
+      s.consumer.stats().workers.map(({ restarts }) => restarts),
+      [0],
+    );
+  } finally {
+    await s.done();
+  }
+});
+
+for (const ack of ['auto', 'none'] as const) {
+  both(
+    `a publish that nobody waited for fails its message, by a producer of setup's too: ack '${ack}'`,
+    async ({ url }) => {
+      const s = await stage(url, { workers: 1, ack });
+      try {
+        await ask(s, { do: 'ownForget' });
+        await s.consumer.consume();
+        await until('it is told', () => s.failures.length === 1);
+        const [failure] = s.failures;
+        assert.deepEqual(
+          [failure!.error.name, failure!.outcome],
+          ['MessageReturned', ack === 'auto' ? 'drop' : 'none'],
+        );
+      } finally {
+        await s.done();
+      }
+    },
+  );
+}
+
+both('a worker hears of a nack', async ({ url }) => {
+  const s = await stage(url, { workers: 1 });
+  const connection = new Connection(url);
+  const full = new Queue(uniqueName('full'), { maxLength: 1, queueArguments: { 'x-overflow': 'reject-publish' } });
+  try {
+    const producer = connection.Producer({ routingKey: full.name });
+    await producer.publish('the only one', { declare: [full] });
+    await ask(s, { do: 'publish', to: full.name });
+    await s.consumer.consume();
+    await until('it is told', () => s.failures.length === 1);
+    assert.equal(s.failures[0]!.error.name, 'MessageNacked');
+  } finally {
+    await full.delete(connection);
+    await connection.close();
+    await s.done();
+  }
+});

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Connection, Queue } from '#src/index';
+import { Connection, errors, Queue } from '#src/index';
 import { RabbitNode, uniqueName } from '../support/rabbitmq.js';
 import { until } from '../support/rig.js';
 
@@ -29,6 +29,9 @@ for (const retry of [true, false]) {
     const connection = new Connection(node.url);
     const producer = connection.Producer({ routingKey: queue.name });
     await queue.declare(connection);
+    // A node that is killed forgets a declaration of a moment ago, with all that is in the queue then.
+    await node.stopApp();
+    await node.startApp();
     const outcomes: Outcome[] = [];
     const underWay = new Set<Promise<void>>();
     let restarting = true;
@@ -37,7 +40,7 @@ for (const retry of [true, false]) {
     const publish = async (): Promise<void> => {
       const id = `m${last++}`;
       const begun = performance.now();
-      const options = { messageId: id, timeout: TIMEOUT, retry };
+      const options = { messageId: id, timeout: TIMEOUT, retry, mandatory: true };
       const error: unknown = await producer.publish({ id }, options).then(
         () => undefined,
         (reason: unknown) => reason,
@@ -100,8 +103,12 @@ for (const retry of [true, false]) {
     assert.equal(outcomes.length, last);
     assert.deepEqual(lost, []);
     assert.deepEqual(late, []);
+    const known = [errors.ConnectionError, errors.ChannelError, errors.ClosedError, errors.TimeoutError];
     for (const { error } of refused)
-      assert.match((error as { code: string }).code, /CONNECTION_ERROR|TIMEOUT|CLOSED|CHANNEL/);
+      assert.ok(
+        known.some((each) => error instanceof each),
+        String(error),
+      );
     await connection.close();
   });
 }

@@ -166,7 +166,9 @@ export class Channel {
    */
   publish(exchange: string, routingKey: string, body: Buffer, options: amqplib.Options.Publish): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.send(exchange, routingKey, body, options, (error) => (error === undefined ? resolve() : reject(error)));
+      this.send(exchange, routingKey, body, asProperties(options), (error) =>
+        error === undefined ? resolve() : reject(error),
+      );
     });
   }
 
@@ -180,6 +182,7 @@ export class Channel {
   ): void {
     const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
     this.#mustBeOpen(doing);
+    if (!(body instanceof Uint8Array)) throw new EncodeError(`${doing}: the body must be bytes`);
     const back =
       options.mandatory && options.messageId ? this.#expectReturn(options.messageId, exchange, routingKey) : undefined;
     const settle = (error: unknown): void => {
@@ -278,4 +281,22 @@ export class Channel {
       },
     );
   }
+}
+
+/** What amqplib makes of options that are no properties by themselves. */
+function asProperties(options: amqplib.Options.Publish): amqplib.Options.Publish {
+  const { persistent, CC, BCC, expiration } = options;
+  if (persistent === undefined && CC === undefined && BCC === undefined && typeof expiration !== 'number')
+    return options;
+  const keys = (given: string | string[]): string[] => (Array.isArray(given) ? given : [given]).map(String);
+  return {
+    ...options,
+    ...(persistent !== undefined && { deliveryMode: persistent ? 2 : 1 }),
+    ...(expiration !== undefined && { expiration: String(expiration) }),
+    headers: {
+      ...options.headers,
+      ...(CC !== undefined && { CC: keys(CC) }),
+      ...(BCC !== undefined && { BCC: keys(BCC) }),
+    },
+  };
 }

@@ -4,6 +4,7 @@
  * that of the dead letters, which must not wait behind a flood of results.
  */
 import { KombuError } from '../../errors.js';
+import { mapBytes } from '../../pool/map-bytes.js';
 import type {
   PublishAbandoned,
   PublishAnswers,
@@ -62,7 +63,7 @@ export class PublishClient {
     }
     for (const id of message.ids) {
       const forwarded = this.#underWay.get(id);
-      if (forwarded !== undefined) forwarded.abandoned = true;
+      if (forwarded !== undefined) this.#producer.abandon(forwarded);
     }
   }
 
@@ -105,14 +106,5 @@ const NOTHING: readonly never[] = [];
 
 /** Bytes come out of a clone as plain arrays of them, which amqplib's tables do not know. */
 function bytesAsBuffers(value: unknown): never {
-  return mapBytes(value) as never;
-}
-
-function mapBytes(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null) return value;
-  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-  if (Array.isArray(value)) return value.map(mapBytes);
-  const result: Record<string, unknown> = Object.create(null);
-  for (const [key, each] of Object.entries(value)) result[key] = mapBytes(each);
-  return result;
+  return mapBytes(value, (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as never;
 }
