@@ -9,6 +9,9 @@ import type { ConnectionMember, LoadMembers } from './members.js';
 import { type AcquireOptions, ResourcePool } from './resource-pool.js';
 import type { Ticket } from './ticket.js';
 
+/** What the broker sent before it hung up is read first, a turn for each read; newer versions of Node poll later in a turn. */
+const TURNS = 6;
+
 /** The parameters as a pool of this thread uses them: a worker thread may compute for longer than a broker waits for heartbeats. */
 export function pooledParameters(parameters: ConnectionParameters): ConnectionParameters {
   return isMainThread || parameters.heartbeat !== undefined
@@ -58,10 +61,8 @@ export class ConnectionPool extends ResourcePool<ConnectionMember, Connection> {
   }
 
   protected override async stillUsable(member: ConnectionMember): Promise<boolean> {
-    // A thread that was busy has not heard yet that the broker hung up. In a whole turn of the event loop it does, and two
-    // immediates have one between them, from wherever this is called.
-    await turn();
-    await turn();
+    // A thread that was busy has not heard yet that the broker hung up.
+    for (let i = 0; i < TURNS && member.usable; i++) await turn();
     return member.usable;
   }
 
