@@ -7,3 +7,13 @@ export function mapBytes(value: unknown, replace: (bytes: Uint8Array) => unknown
   for (const [key, each] of Object.entries(value)) result[key] = mapBytes(each, replace);
   return result;
 }
+
+/** Properties of a message with the byte arrays of its headers replaced; nothing else in them has any. */
+export function mapHeaderBytes<Properties extends { readonly headers?: unknown }>(
+  properties: Properties,
+  replace: (bytes: Uint8Array) => unknown,
+): Properties {
+  const { headers } = properties;
+  if (typeof headers !== 'object' || headers === null || Object.keys(headers).length === 0) return properties;
+  return { ...properties, headers: mapBytes(headers, replace) };
+}

@@ -6,9 +6,10 @@
  *      ▲                                                                      │
  *      └────────────── resolves, or rejects ◀── once a turn ──────────────────┘
  */
+import { bufferOf } from '../codec/bytes.js';
 import * as errors from '../errors.js';
 import type { EntityFields } from '../pool/entity.js';
-import { mapBytes } from '../pool/map-bytes.js';
+import { mapBytes, mapHeaderBytes } from '../pool/map-bytes.js';
 import type { Publication } from '../pool/publication.js';
 import type {
   PublishAbandoned,
@@ -157,7 +158,8 @@ export class Publisher {
         id,
         exchange,
         routingKey,
-        properties: ownBytes(properties) as Readonly<Record<string, unknown>>,
+        // A slice of a large buffer would take all of it along.
+        properties: mapHeaderBytes(properties, (bytes) => Uint8Array.from(bytes)) as Readonly<Record<string, unknown>>,
         timeout: Math.max(1, deadline - now),
         ...(declare !== undefined && { declare }),
       };
@@ -216,17 +218,7 @@ type ErrorClass = new (message: string, options?: errors.ErrorOptionsWithDetails
 function rebuildError({ name, message, cause, details }: PublishFailure['error']): errors.KombuError {
   const known = (errors as unknown as Record<string, ErrorClass | undefined>)[name] ?? errors.OperationalError;
   return new known(message, {
-    ...(details !== undefined && { details: asBuffers(details) as Readonly<Record<string, unknown>> }),
+    ...(details !== undefined && { details: mapBytes(details, bufferOf) as Readonly<Record<string, unknown>> }),
     ...(cause !== undefined && { cause: rebuildError(cause) }),
   });
-}
-
-/** Bytes come out of a clone as plain arrays of them. */
-function asBuffers(value: unknown): unknown {
-  return mapBytes(value, (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-}
-
-/** A slice of a large buffer would take all of it along. */
-function ownBytes(value: unknown): unknown {
-  return mapBytes(value, (bytes) => Uint8Array.from(bytes));
 }

@@ -180,9 +180,10 @@ export class Channel {
     options: amqplib.Options.Publish,
     onSettled: (error: KombuError | undefined) => void,
   ): void {
-    const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
-    this.#mustBeOpen(doing);
-    if (!(body instanceof Uint8Array)) throw new EncodeError(`${doing}: the body must be bytes`);
+    // Words for an error, which most messages do not need.
+    const doing = (): string => `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
+    if (this.closed) this.#mustBeOpen(doing());
+    if (!(body instanceof Uint8Array)) throw new EncodeError(`${doing()}: the body must be bytes`);
     const back =
       options.mandatory && options.messageId ? this.#expectReturn(options.messageId, exchange, routingKey) : undefined;
     const settle = (error: unknown): void => {
@@ -190,8 +191,8 @@ export class Channel {
       if (back?.returned !== undefined) onSettled(back.returned);
       else if (error === null || error === undefined) onSettled(undefined);
       else if (error instanceof Error && error.message === 'message nacked') {
-        onSettled(new MessageNacked(`${doing}: the broker did not take the message`, { cause: error }));
-      } else queueMicrotask(() => onSettled(this.#explain(error, doing)));
+        onSettled(new MessageNacked(`${doing()}: the broker did not take the message`, { cause: error }));
+      } else queueMicrotask(() => onSettled(this.#explain(error, doing())));
     };
     let room: boolean;
     try {
@@ -199,8 +200,8 @@ export class Channel {
     } catch (error) {
       if (back !== undefined) this.#forgetReturn(options.messageId!, back);
       // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.
-      if (saysOnlyClosed(error)) throw this.#explain(error, doing);
-      throw new EncodeError(`${doing}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      if (saysOnlyClosed(error)) throw this.#explain(error, doing());
+      throw new EncodeError(`${doing()}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
     }
     if (!room && this.#full === undefined) this.#full = this.#waitForRoom();
   }

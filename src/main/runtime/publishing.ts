@@ -3,8 +3,9 @@
  * publishes. It is not the consuming one: a broker alarm blocks connections that publish, and acks must get through. Nor is it
  * that of the dead letters, which must not wait behind a flood of results.
  */
+import { bufferOf } from '../../codec/bytes.js';
 import { KombuError } from '../../errors.js';
-import { mapBytes } from '../../pool/map-bytes.js';
+import { mapHeaderBytes } from '../../pool/map-bytes.js';
 import type {
   PublishAbandoned,
   PublishAnswers,
@@ -76,7 +77,8 @@ export class PublishClient {
         exchange,
         routingKey,
         body: own === undefined ? Buffer.from(bytes, start, length) : Buffer.from(own),
-        properties: bytesAsBuffers(properties),
+        // Bytes come out of a clone as plain arrays of them, which AMQP's tables do not know.
+        properties: mapHeaderBytes(properties, bufferOf),
         declare: declare === undefined ? NOTHING : declare.map((each) => rebuildEntity(each) as Exchange | Queue),
         abandoned: false,
       };
@@ -103,8 +105,3 @@ export class PublishClient {
 }
 
 const NOTHING: readonly never[] = [];
-
-/** Bytes come out of a clone as plain arrays of them, which amqplib's tables do not know. */
-function bytesAsBuffers(value: unknown): never {
-  return mapBytes(value, (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as never;
-}
