@@ -2,8 +2,7 @@
 // the trace behind the proxy on real traffic.
 
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import * as amqplib from 'amqplib';
 import { AmqpTrace } from '../support/amqp-trace.js';
+import { LineChild } from '../support/line-child.js';
 import { TcpProxy } from '../support/proxy.js';
 import { brokerTest, nodeTest, queueStats, RabbitNode, uniqueName, waitForQueue } from '../support/rabbitmq.js';
 import { ROOT } from '../support/scripts.js';
@@ -100,11 +100,8 @@ nodeTest('a node does not outlive a process that is killed', async () => {
     const { port, folder } = await RabbitNode.start();
     console.log(JSON.stringify({ port, folder }));
     setInterval(() => undefined, 1000);`;
-  const owner = spawn(process.execPath, ['--input-type=module', '-e', program], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const [line] = (await once(owner.stdout, 'data')) as [Buffer];
-  const { port, folder } = JSON.parse(line.toString()) as { port: number; folder: string };
+  await using owner = new LineChild(process.execPath, ['--input-type=module', '-e', program]);
+  const { port, folder } = (await owner.json()) as { port: number; folder: string };
   assert.equal(await refused(port), false);
   owner.kill('SIGKILL');
   for (const until = Date.now() + 20_000; !(await refused(port)) || existsSync(folder); await sleep(50)) {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { Broadcast, Connection, Exchange, Mailbox, Queue } from '#src/index';
 import { pythonFor, runPython } from '../support/kombu.js';
-import { PythonChild } from '../support/python-child.js';
+import { PythonChild } from '../support/line-child.js';
 import { brokerTest, uniqueName } from '../support/rabbitmq.js';
 
 interface Peers {

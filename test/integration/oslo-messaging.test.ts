@@ -1,10 +1,10 @@
 /** examples/oslo-messaging against Python's oslo.messaging: RPC calls, and the notification that one of them sends. */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFile, execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Connection } from '#src/index';
+import { LineChild } from '../support/line-child.js';
 import { brokerTest, uniqueName } from '../support/rabbitmq.js';
 import { ROOT } from '../support/scripts.js';
 
@@ -31,17 +31,9 @@ brokerTest('the example calls a server of oslo.messaging and consumes what it no
   }
   const [topic, exchange] = [uniqueName('oslo'), uniqueName('oslo-exchange')];
   const rabbit = `${url.replace(/^amqp:/, 'rabbit:').replace(/\/*$/, '')}//`;
-  const service = spawn(python, [join(FOLDER, 'service.py'), rabbit, topic, exchange], { stdio: 'pipe' });
-  const ended = once(service, 'exit');
-  let errors = '';
-  service.stderr.on('data', (chunk: Buffer) => {
-    errors += chunk.toString();
-  });
+  const service = new LineChild(python, [join(FOLDER, 'service.py'), rabbit, topic, exchange]);
   try {
-    const [line] = (await Promise.race([once(service.stdout, 'data'), ended.then(() => [errors])])) as [
-      Buffer | string,
-    ];
-    assert.equal(String(line), `serving ${topic}\n`);
+    assert.equal(await service.line(), `serving ${topic}`);
     const env = { ...process.env, AMQP_URL: url, OSLO_TOPIC: topic, OSLO_EXCHANGE: exchange };
     const { stdout } = await promisify(execFile)(process.execPath, [join(FOLDER, 'main.mjs')], { env });
     const notification = {
@@ -63,8 +55,7 @@ brokerTest('the example calls a server of oslo.messaging and consumes what it no
       ['add 42', 'echo {"value":["é",null],…', 'RemoteError: ZeroDivisionError: division by zero', 'MessageReturned'],
     );
   } finally {
-    service.stdin.end();
-    await ended;
+    await service.finish();
     await using connection = new Connection(url);
     const channel = await connection.channel();
     // oslo.messaging leaves what it declares

@@ -1,18 +1,19 @@
-// A Python program that runs beside a test: it prints a line whenever the test may go on.
+// A program that runs beside a test: it prints a line whenever the test may go on. Lines, never chunks: what one
+// print() writes may come through the pipe in several.
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 
-export class PythonChild implements AsyncDisposable {
+export class LineChild implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #lines: AsyncIterator<string>;
   readonly #exit: Promise<unknown>;
   #stderr = '';
 
-  constructor(python: string, program: string, args: readonly string[] = []) {
-    this.#child = spawn(python, ['-u', '-c', program, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+  constructor(command: string, args: readonly string[]) {
+    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child.stderr.on('data', (bytes: Buffer) => {
       this.#stderr += bytes.toString();
     });
@@ -27,7 +28,7 @@ export class PythonChild implements AsyncDisposable {
     const { done, value } = await this.#lines.next();
     if (!done) return value;
     await this.#exit;
-    throw new Error(`the Python program ended: ${this.#stderr}`);
+    throw new Error(`the program ended: ${this.#stderr}`);
   }
 
   async json(): Promise<unknown> {
@@ -39,8 +40,25 @@ export class PythonChild implements AsyncDisposable {
     this.#child.stdin.end();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill();
+  /** Ends its standard input and waits until it has ended by itself. */
+  async finish(): Promise<void> {
+    this.end();
     await this.#exit;
+  }
+
+  kill(signal?: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill();
+    await this.#exit;
+  }
+}
+
+/** A Python program that is given as text. */
+export class PythonChild extends LineChild {
+  constructor(python: string, program: string, args: readonly string[] = []) {
+    super(python, ['-u', '-c', program, ...args]);
   }
 }
