@@ -108,6 +108,31 @@ export function nearest(typed: string, known: readonly string[]): string | undef
   return best;
 }
 
+/** What of a table is the same for all who are checked against it. */
+interface Known {
+  readonly rows: ReadonlyMap<string, OptionRow<unknown>>;
+  readonly required: readonly string[];
+  readonly defaults: Readonly<Record<string, unknown>>;
+}
+
+const known = new WeakMap<object, Known>();
+
+function knownOf(table: object): Known {
+  let found = known.get(table);
+  if (found === undefined) {
+    const rows = Object.entries(table) as [string, OptionRow<unknown>][];
+    found = {
+      rows: new Map(rows),
+      required: rows.filter(([, row]) => row.required).map(([key]) => key),
+      defaults: Object.fromEntries(
+        rows.filter(([, row]) => row.default !== undefined).map(([key, row]) => [key, row.default]),
+      ),
+    };
+    known.set(table, found);
+  }
+  return found;
+}
+
 /**
  * Checks `given` against the table of `owner` and fills in defaults.
  * Throws `OptionError` on an unknown key, a missing required one, or a value of the wrong kind. `undefined` counts as absent.
@@ -120,34 +145,40 @@ export function readOptions<Options extends object>(
   if (given !== undefined && !isObject(given)) {
     throw new OptionError(`${owner}: options must be an object, not ${show(given)}`);
   }
-  const known = Object.keys(table);
-  for (const key of Object.keys(given ?? {})) {
-    if (Object.hasOwn(table, key)) continue;
-    const hint = nearest(key, known);
-    throw new OptionError(
-      `${owner}: unknown option '${key}'${hint === undefined ? `; it knows ${known.join(', ')}` : `; did you mean '${hint}'?`}`,
-      { details: { option: key } },
-    );
-  }
-  const result: Record<string, unknown> = {};
-  for (const key of known) {
-    const row = table[key as keyof Options] as OptionRow<unknown>;
-    const value = given?.[key];
-    if (value === undefined) {
-      if (row.required)
-        throw new OptionError(`${owner}: the option '${key}' is required: ${row.doc}`, { details: { option: key } });
-      if (row.default !== undefined) result[key] = row.default;
-      continue;
-    }
+  const { rows, required, defaults } = knownOf(table);
+  // Read once: a getter may say something else the next time.
+  const result: Record<string, unknown> = { ...defaults };
+  for (const key of keysOf(given, rows)) {
+    const row = rows.get(key);
+    if (row === undefined) throw unknownOption(owner, key, [...rows.keys()]);
+    const value = given![key];
+    if (value === undefined) continue;
     if (!row.kind.test(value)) {
-      throw new OptionError(
-        `${owner}: the option '${key}' must be ${row.kind.words}${row.secret ? '' : `, not ${show(value)}`}`,
-        {
-          details: { option: key },
-        },
-      );
+      const words = `must be ${row.kind.words}${row.secret ? '' : `, not ${show(value)}`}`;
+      throw new OptionError(`${owner}: the option '${key}' ${words}`, { details: { option: key } });
     }
     result[key] = value;
   }
+  for (const key of required) {
+    if (result[key] !== undefined) continue;
+    const { doc } = rows.get(key)!;
+    throw new OptionError(`${owner}: the option '${key}' is required: ${doc}`, { details: { option: key } });
+  }
   return result as Options;
+}
+
+/** Its own keys, and of what it inherits those that are known. */
+function keysOf(given: object | undefined, rows: ReadonlyMap<string, unknown>): Iterable<string> {
+  if (given === undefined) return [];
+  const own = Object.keys(given);
+  const prototype: unknown = Object.getPrototypeOf(given);
+  if (prototype === Object.prototype || prototype === null) return own;
+  const inherited = [...rows.keys()].filter((key) => key in given && !(key in Object.prototype));
+  return new Set([...own, ...inherited]);
+}
+
+function unknownOption(owner: string, key: string, names: readonly string[]): OptionError {
+  const hint = nearest(key, names);
+  const words = hint === undefined ? `; it knows ${names.join(', ')}` : `; did you mean '${hint}'?`;
+  return new OptionError(`${owner}: unknown option '${key}'${words}`, { details: { option: key } });
 }

@@ -94,7 +94,7 @@ function decodeBy(label: string, body: Buffer): string {
  * is not written here, or text that has no form in it (half a surrogate pair has none in any).
  */
 export function encodeText(text: string, contentEncoding: string): Buffer {
-  const charset = CHARSETS.get(encodingOf(undefined, contentEncoding));
+  const charset = CHARSETS.get(contentEncoding) ?? CHARSETS.get(encodingOf(undefined, contentEncoding));
   if (charset === undefined) {
     throw new EncodeError(
       `text cannot be written as '${contentEncoding}': give the bytes, or name one of ${[...new Set(CHARSETS.values())].join(', ')}`,

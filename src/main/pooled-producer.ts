@@ -1,5 +1,5 @@
 /** A producer of a pool. */
-import { ClosedError, TimeoutError } from '../errors.js';
+import { ClosedError } from '../errors.js';
 import type { PublishOptions } from '../pool/publication.js';
 import type { Ticket } from '../pool/ticket.js';
 import type { Connection } from './connection.js';
@@ -8,9 +8,6 @@ import { Producer } from './producer.js';
 export class PooledProducer extends Producer {
   readonly #connection: Connection;
   readonly #ticket: Ticket;
-  readonly #publishing = new Set<Promise<void>>();
-  /** The broker has not answered in time: nobody else should wait for it on the same connection. */
-  #silent = false;
   #ending: Promise<void> | undefined;
 
   constructor(connection: Connection, ticket: Ticket) {
@@ -19,20 +16,9 @@ export class PooledProducer extends Producer {
     this.#ticket = ticket;
   }
 
-  override async publish(body: unknown, options: PublishOptions = {}): Promise<void> {
-    if (this.#ending !== undefined) {
-      throw new ClosedError('the producer was given back to its pool; acquire another one');
-    }
-    const outcome = super.publish(body, options);
-    this.#publishing.add(outcome);
-    try {
-      await outcome;
-    } catch (error) {
-      if (error instanceof TimeoutError) this.#silent = true;
-      throw error;
-    } finally {
-      this.#publishing.delete(outcome);
-    }
+  override publish(body: unknown, options: PublishOptions = {}): Promise<void> {
+    if (this.#ending === undefined) return super.publish(body, options);
+    return Promise.reject(new ClosedError('the producer was given back to its pool; acquire another one'));
   }
 
   /** Waits until what is under way has ended, then gives the producer and its connection back. Only the first call does. */
@@ -52,8 +38,9 @@ export class PooledProducer extends Producer {
   }
 
   async #end(discard: boolean): Promise<void> {
-    await Promise.allSettled(this.#publishing);
-    if (discard || this.#silent) await this.#connection.close();
+    await this.outbox.underWay.idle();
+    // A broker that has not answered in time: nobody else should wait for it on the same connection.
+    if (discard || this.outbox.silent) await this.#connection.close();
     else await this.#connection.release();
     await this.#ticket.release();
   }

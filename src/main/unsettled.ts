@@ -1,6 +1,7 @@
 /** What an inline consumer has been given and has not settled: to give all of it back, and to know what came too late. */
 import type * as amqplib from 'amqplib';
 import type { Settle } from '../message.js';
+import { Chain, type Link } from '../pool/chain.js';
 import type { Channel } from './entities/channel.js';
 import { settleOn } from './entities/delivery.js';
 
@@ -9,17 +10,19 @@ export interface Held {
   readonly raw: amqplib.Message;
   /** Given back over its callback's head: a settlement changes nothing. */
   givenBack: boolean;
+  /** Its place, until it is settled. */
+  link?: Link<Held>;
 }
 
 export class Unsettled {
   /** In the order of their coming. */
-  readonly #held = new Set<Held>();
+  readonly #held = new Chain<Held>();
   /** Settlements that came too late. */
   stale = 0;
 
   add(channel: Channel, raw: amqplib.Message): Held {
-    const held = { channel, raw, givenBack: false };
-    this.#held.add(held);
+    const held: Held = { channel, raw, givenBack: false };
+    held.link = this.#held.push(held);
     return held;
   }
 
@@ -34,29 +37,29 @@ export class Unsettled {
         return;
       }
       tell(outcome, multiple);
-      this.#held.delete(held);
+      held.link?.remove();
       if (multiple) this.#forget(held);
     };
   }
 
   /** Gives everything back to its queue, oldest first. */
   giveBack(): void {
-    for (const held of this.#held) {
+    for (const held of [...this.#held]) {
       held.givenBack = true;
+      held.link?.remove();
       if (!held.channel.closed) held.channel.raw.reject(held.raw, true);
     }
-    this.#held.clear();
   }
 
   /** The channel is gone: the broker gives these to somebody else. */
   lost(channel: Channel): void {
-    for (const held of this.#held) if (held.channel === channel) this.#held.delete(held);
+    for (const held of [...this.#held]) if (held.channel === channel) held.link?.remove();
   }
 
   /** Those before it went with it. */
   #forget({ channel, raw }: Held): void {
-    for (const held of this.#held) {
-      if (held.channel === channel && held.raw.fields.deliveryTag < raw.fields.deliveryTag) this.#held.delete(held);
+    for (const held of [...this.#held]) {
+      if (held.channel === channel && held.raw.fields.deliveryTag < raw.fields.deliveryTag) held.link?.remove();
     }
   }
 }

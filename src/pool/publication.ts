@@ -118,6 +118,8 @@ const timeKind = kinds.custom<number | Date>(
     (value instanceof Date || Number.isSafeInteger(value)),
 );
 
+const NO_HEADERS = Object.freeze({});
+
 export const PUBLISH_OPTIONS: OptionTable<PublishOptions> = {
   exchange: {
     kind: exchangeKind,
@@ -127,7 +129,7 @@ export const PUBLISH_OPTIONS: OptionTable<PublishOptions> = {
   routingKey: { kind: kinds.string, defaultWords: "the producer's", doc: 'The routing key.' },
   serializer: { kind: kinds.name, defaultWords: "the producer's", doc: 'Name.' },
   compression: { kind: kinds.name, defaultWords: "the producer's", doc: 'Name or content type of a compressor.' },
-  headers: { kind: kinds.object, default: {}, doc: 'The headers table.' },
+  headers: { kind: kinds.object, default: NO_HEADERS, doc: 'The headers table.' },
   declare: { kind: entitiesKind, default: [], doc: 'Declared before, once in the life of a connection.' },
   mandatory: {
     kind: kinds.boolean,
@@ -197,12 +199,12 @@ export function preparePublication(
 ): Publication {
   const exchange = given.exchange ?? defaults.exchange;
   const { contentType, contentEncoding, body: encoded } = encode(body, given, defaults.serializer);
-  const headers: Record<string, unknown> = { ...given.headers };
+  let { headers } = given;
   const compression = given.compression ?? defaults.compression;
   let bytes = encoded;
   if (compression !== undefined) {
     const compressed = compress(encoded, compression);
-    headers.compression = compressed.contentType;
+    headers = { ...headers, compression: compressed.contentType };
     bytes = compressed.body;
   }
   const mode = given.deliveryMode ?? (typeof exchange === 'string' ? undefined : exchange.deliveryMode) ?? 2;
@@ -211,7 +213,7 @@ export function preparePublication(
   const properties: Record<string, unknown> = {
     contentType,
     contentEncoding,
-    headers: toTable(headers, 'headers'),
+    headers: headers === NO_HEADERS ? headers : toTable(headers, 'headers'),
     deliveryMode: deliveryModeNumber(mode),
     priority,
     mandatory,

@@ -8,6 +8,7 @@ import type { DecodeLimits } from '../codec/decode.js';
 import { KombuError, TimeoutError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../pool/bell.js';
+import { Chain } from '../pool/chain.js';
 import { fromWords, now } from '../pool/clock.js';
 import { Delivery, type QueueLookup } from '../pool/delivery.js';
 import { claim, laneHasWork, NONE } from '../pool/lane.js';
@@ -63,7 +64,7 @@ export class ConsumeLoop {
   readonly #reporter: FailureReporter;
   readonly #limits: DecodeLimits;
   readonly #queues: QueueLookup;
-  readonly #runs = new Set<Run>();
+  readonly #runs = new Chain<Run>();
   /** Callbacks in flight. In manual mode `#runs` also has those that ended unsettled. */
   #inFlight = 0;
   /** A suspect that waits for the others to end, or runs by itself. */
@@ -138,7 +139,7 @@ export class ConsumeLoop {
 
   /** The generation changed: what an older one delivered cannot be settled any more. */
   endGenerations(current: number): void {
-    for (const run of this.#runs) {
+    for (const run of [...this.#runs]) {
       // Main may have begun another one since it said so, and messages of that run here already.
       if (((run.generation - current) | 0) >= 0) continue;
       this.#handBack(run, 'the channel that delivered this message is gone; the broker gives it out again');
@@ -146,7 +147,7 @@ export class ConsumeLoop {
   }
 
   abortAll(reason: string): void {
-    for (const run of this.#runs) this.#handBack(run, reason);
+    for (const run of [...this.#runs]) this.#handBack(run, reason);
   }
 
   #handBack(run: Run, reason: string): void {
@@ -159,7 +160,7 @@ export class ConsumeLoop {
     run.settled = true;
     Message.detach(run.message);
     this.#push(run, verdict.REQUEUE);
-    this.#runs.delete(run);
+    run.link!.remove();
     this.#ringMain();
     this.#wakeUp();
   }
@@ -211,7 +212,7 @@ export class ConsumeLoop {
     );
     const context = new MessageContext(this.#base, words[at + slot.ATTEMPTS]!, delivery);
     const run = new Run(index, delivery, context, words[at + slot.CHANNEL_GENERATION]!, this);
-    this.#runs.add(run);
+    run.link = this.#runs.push(run);
     if ((words[at + slot.FLAGS]! & flag.ALONE) !== 0) {
       this.#alone = run;
       if (this.#inFlight > 0) return undefined;
@@ -338,7 +339,7 @@ export class ConsumeLoop {
     this.#clock = now();
     this.#push(run, verdictOf[outcome]);
     if (run.ended) {
-      this.#runs.delete(run);
+      run.link!.remove();
       this.#wakeUp();
     }
     this.#ringMain();
@@ -362,7 +363,7 @@ export class ConsumeLoop {
     run.ended = true;
     this.#inFlight--;
     this.#statistics.ended(run.row, run.startedAt, this.#clock);
-    if (run.settled) this.#runs.delete(run);
+    if (run.settled) run.link!.remove();
     else this.#memory.slotWords[(run.index << slot.SHIFT) + slot.STARTED] = 0;
     if (this.#alone === run) {
       this.#alone = undefined;
@@ -404,7 +405,7 @@ export class ConsumeLoop {
         this.#statistics.beat();
         if (limit === 0) return;
         const latest = now() - limit * 1000;
-        for (const run of this.#runs) {
+        for (const run of [...this.#runs]) {
           if (run.ended || run.row < 0 || run.startedAt + run.context.waited > latest) continue;
           const error = new TimeoutError(`the callback took longer than its timeout of ${limit} ms`, {
             details: { timeout: limit },

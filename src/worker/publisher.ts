@@ -8,6 +8,7 @@
  */
 import { bufferOf } from '../codec/bytes.js';
 import * as errors from '../errors.js';
+import { Chain, type Link } from '../pool/chain.js';
 import type { EntityFields } from '../pool/entity.js';
 import { mapBytes, mapHeaderBytes } from '../pool/map-bytes.js';
 import type { Publication } from '../pool/publication.js';
@@ -18,6 +19,7 @@ import type {
   PublishFailure,
   PublishRequest,
 } from '../pool/publish-protocol.js';
+import { Timed, UnderWay } from '../pool/under-way.js';
 
 /** Unconfirmed at a time. */
 const WINDOW = 1024;
@@ -27,26 +29,70 @@ const MOST_GATHERED = 64;
 /** Larger bodies cross in memory of their own. */
 const LARGEST_PACKED = 16 * 1024;
 
-interface Pending {
+/** One publish under way. */
+class Pending extends Timed {
   readonly publication: Publication;
   readonly declare: readonly EntityFields[] | undefined;
-  readonly deadline: number;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+  readonly outcome: Promise<void>;
+  /** Its place among those for which the window has no room. */
+  waiting: Link<Pending> | undefined;
+  /** Its place in the window; undefined before and after. */
+  id: number | undefined;
+  readonly #publisher: Publisher;
+  readonly #timeout: number;
+  #resolve: () => void = NEVER;
+  #reject: (error: unknown) => void = NEVER;
+
+  constructor(
+    publisher: Publisher,
+    publication: Publication,
+    declare: readonly EntityFields[] | undefined,
+    timeout: number,
+    signal: AbortSignal | undefined,
+  ) {
+    super(timeout, signal);
+    this.#publisher = publisher;
+    this.publication = publication;
+    this.declare = declare;
+    this.#timeout = timeout;
+    this.outcome = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** Confirmed (undefined), or why not. Only the first call counts. */
+  settle(error: unknown): void {
+    if (!this.end()) return;
+    if (error === undefined) this.#resolve();
+    else this.#reject(error);
+  }
+
+  late(): void {
+    this.aborted(tooLate(this.publication, this.#timeout));
+  }
+
+  aborted(reason: unknown): void {
+    this.#publisher.abandon(this);
+    this.settle(reason);
+  }
 }
+
+const NEVER = (): void => undefined;
 
 type Post = (message: PublishBatch | PublishAbandoned, transfer: ArrayBuffer[]) => void;
 
 export class Publisher {
   readonly #post: Post;
-  /** Posted or gathered, by id. */
-  readonly #unconfirmed = new Map<number, Pending>();
-  readonly #waiting = new Set<Pending>();
+  readonly #underWay = new UnderWay();
+  readonly #waiting = new Chain<Pending>();
+  /** Posted or gathered: an id is a place in here plus a multiple of its length. */
+  readonly #window = new Array<Pending | undefined>(WINDOW).fill(undefined);
+  /** The ids that are next in places that are free. */
+  readonly #free = Array.from({ length: WINDOW }, (_, place) => place);
   #bytes = 0;
-  #lastId = 0;
-  #gathered: number[] = [];
+  #gathered: Pending[] = [];
   #scheduled = false;
-  #idle: (() => void)[] = [];
 
   constructor(post: Post) {
     this.#post = post;
@@ -59,78 +105,59 @@ export class Publisher {
     timeout: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const pending: Pending = {
-        publication,
-        declare,
-        deadline: performance.now() + timeout,
-        resolve: () => {
-          end();
-          resolve();
-        },
-        reject: (error) => {
-          end();
-          reject(error);
-        },
-      };
-      const giveUp = (error: unknown): void => {
-        this.#abandon(pending);
-        pending.reject(error);
-      };
-      const onAbort = (): void => giveUp(signal?.reason);
-      const timer = setTimeout(() => giveUp(tooLate(publication, timeout)), timeout);
-      const end = (): void => {
-        clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
-      };
-      if (signal?.aborted) {
-        pending.reject(signal.reason);
-        return;
-      }
-      signal?.addEventListener('abort', onAbort, { once: true });
-      this.#waiting.add(pending);
-      this.#fill();
-    });
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const pending = new Pending(this, publication, declare, timeout, signal);
+    pending.beginIn(this.#underWay);
+    if (this.#waiting.size === 0 && this.#fits(pending)) this.#gather(pending);
+    else pending.waiting = this.#waiting.push(pending);
+    return pending.outcome;
   }
 
   /** Resolves when nothing is under way. */
   idle(): Promise<void> {
-    if (this.#waiting.size + this.#unconfirmed.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#idle.push(resolve));
+    return this.#underWay.idle();
   }
 
   /** What main says about those it was given. */
   answered({ confirmed, failed }: PublishAnswers): void {
-    for (const id of confirmed) this.#forget(id)?.resolve();
-    for (const failure of failed) this.#forget(failure.id)?.reject(rebuildError(failure.error));
+    for (const id of confirmed) this.#forget(id)?.settle(undefined);
+    for (const failure of failed) this.#forget(failure.id)?.settle(rebuildError(failure.error));
     this.#fill();
   }
 
   #forget(id: number): Pending | undefined {
-    const pending = this.#unconfirmed.get(id);
-    if (pending === undefined) return undefined;
-    this.#unconfirmed.delete(id);
+    const place = id % WINDOW;
+    const pending = this.#window[place];
+    if (pending?.id !== id) return undefined;
+    this.#window[place] = undefined;
+    this.#free.push(id + WINDOW);
+    pending.id = undefined;
     this.#bytes -= pending.publication.body.length;
     return pending;
   }
 
+  #fits({ publication }: Pending): boolean {
+    return this.#free.length > 0 && (this.#bytes === 0 || this.#bytes + publication.body.length <= WINDOW_BYTES);
+  }
+
   #fill(): void {
-    if (this.#waiting.size + this.#unconfirmed.size === 0) for (const rest of this.#idle.splice(0)) rest();
-    for (const pending of this.#waiting) {
-      const { length } = pending.publication.body;
-      const fits = this.#unconfirmed.size < WINDOW && (this.#bytes === 0 || this.#bytes + length <= WINDOW_BYTES);
-      if (!fits) return;
-      this.#waiting.delete(pending);
-      this.#lastId++;
-      this.#unconfirmed.set(this.#lastId, pending);
-      this.#bytes += length;
-      this.#gathered.push(this.#lastId);
-      // The first of a turn goes at once: what follows it may be a long computation.
-      if (!this.#scheduled || this.#gathered.length >= MOST_GATHERED) this.flush();
-      if (this.#scheduled) continue;
-      this.#scheduled = true;
-      setImmediate(this.#onTurn);
+    for (let next = this.#waiting.first; next !== undefined && this.#fits(next); next = this.#waiting.first) {
+      next.waiting!.remove();
+      this.#gather(next);
     }
+  }
+
+  #gather(pending: Pending): void {
+    const id = this.#free.pop()!;
+    pending.id = id;
+    this.#window[id % WINDOW] = pending;
+    this.#bytes += pending.publication.body.length;
+    this.#gathered.push(pending);
+    // The first of a turn goes at once: what follows it may be a long computation.
+    if (!this.#scheduled || this.#gathered.length >= MOST_GATHERED) this.flush();
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#onTurn);
   }
 
   readonly #onTurn = (): void => {
@@ -140,22 +167,20 @@ export class Publisher {
 
   /** Posts what is gathered. */
   flush(): void {
-    const ids = this.#gathered.filter((id) => this.#unconfirmed.has(id));
+    const batch = this.#gathered.filter(({ id }) => id !== undefined);
     this.#gathered = [];
-    if (ids.length === 0) return;
-    const packed = (length: number): number => (length > LARGEST_PACKED ? 0 : length);
+    if (batch.length === 0) return;
     let size = 0;
-    for (const id of ids) size += packed(this.#unconfirmed.get(id)!.publication.body.length);
+    for (const { publication } of batch) size += packed(publication.body.length);
     const bytes = new Uint8Array(size);
     const transfer: ArrayBuffer[] = [bytes.buffer];
     const now = performance.now();
     const requests: PublishRequest[] = [];
     let at = 0;
-    for (const id of ids) {
-      const { publication, declare, deadline } = this.#unconfirmed.get(id)!;
+    for (const { id, publication, declare, deadline } of batch) {
       const { exchange, routingKey, body, properties } = publication;
       const request = {
-        id,
+        id: id!,
         exchange,
         routingKey,
         // A slice of a large buffer would take all of it along.
@@ -176,34 +201,36 @@ export class Publisher {
     try {
       this.#post({ type: 'publish', bytes: bytes.buffer, requests }, transfer);
     } catch (error) {
-      this.#postSingly(ids, error);
+      this.#postSingly(batch, error);
     }
   }
 
   /** One of them cannot cross threads: the others are not to suffer for it. What was to be transferred still is here. */
-  #postSingly(ids: readonly number[], error: unknown): void {
-    if (ids.length === 1) {
+  #postSingly(batch: readonly Pending[], error: unknown): void {
+    const [only] = batch;
+    if (only?.id !== undefined && batch.length === 1) {
       const text = `what is published cannot go to another thread: ${error instanceof Error ? error.message : String(error)}`;
-      this.#forget(ids[0]!)?.reject(new errors.EncodeError(text, { cause: error }));
+      this.#forget(only.id)?.settle(new errors.EncodeError(text, { cause: error }));
       return;
     }
-    for (const id of ids) {
-      this.#gathered = [id];
+    for (const pending of batch) {
+      this.#gathered = [pending];
       this.flush();
     }
   }
 
-  #abandon(pending: Pending): void {
-    if (this.#waiting.delete(pending)) return;
-    for (const [id, each] of this.#unconfirmed) {
-      if (each !== pending) continue;
-      this.#forget(id);
-      this.#post({ type: 'abandoned', ids: [id] }, []);
-      break;
-    }
+  /** @internal Of `Pending`: nobody waits for it any more. */
+  abandon(pending: Pending): void {
+    if (pending.waiting?.remove() === true) return;
+    const { id } = pending;
+    if (id === undefined) return;
+    this.#forget(id);
+    this.#post({ type: 'abandoned', ids: [id] }, []);
     this.#fill();
   }
 }
+
+const packed = (length: number): number => (length > LARGEST_PACKED ? 0 : length);
 
 function tooLate({ exchange, routingKey }: Publication, timeout: number): errors.TimeoutError {
   const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;

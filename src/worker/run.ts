@@ -3,6 +3,7 @@
  */
 import { MessageStateError } from '../errors.js';
 import { Message, type Outcome } from '../message.js';
+import type { Link } from '../pool/chain.js';
 import type { Delivery } from '../pool/delivery.js';
 import { verdict } from '../pool/layout.js';
 import type { MessageContext } from './context.js';
@@ -20,6 +21,8 @@ export const verdictOf: Readonly<Record<Outcome, number>> = {
 
 export class Run {
   readonly message: Message;
+  /** Its place among those that are not settled. */
+  link: Link<Run> | undefined;
   row = -1;
   startedAt = 0;
   settled = false;

@@ -50,6 +50,35 @@ describe('options', () => {
     assert.deepEqual(readOptions('Sample', TABLE, given), given);
   });
 
+  it('may be inherited, and what else is inherited does not count', () => {
+    class Given {
+      get name() {
+        return 'n';
+      }
+      other = undefined;
+    }
+    assert.throws(() => readOptions('Sample', TABLE, new Given()), /unknown option 'other'/);
+    class Mode extends Object {
+      get name() {
+        return 'n';
+      }
+      get mode() {
+        return 'fast';
+      }
+      get nothing() {
+        return 1;
+      }
+    }
+    assert.deepEqual(readOptions('Sample', TABLE, new Mode()), {
+      ...readOptions('Sample', TABLE, { name: 'n' }),
+      mode: 'fast',
+    });
+    assert.deepEqual(
+      readOptions('Sample', TABLE, Object.create({ name: 'n' })),
+      readOptions('Sample', TABLE, { name: 'n' }),
+    );
+  });
+
   it('of a wrong kind are refused by name, with what they must be', () => {
     const wrong: [key: keyof Sample, values: unknown[], words: string][] = [
       ['name', ['', 7, null, {}], 'a string that is not empty'],

@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { ClosedError, ConnectionError, MessageNacked, MessageReturned } from '#src/errors';
 import { Channel } from '#src/main/entities/channel';
 import { Producer } from '#src/main/producer';
-import type { BrokerConnection } from '#src/main/transports/transport';
+import type { BrokerConnection, Publish } from '#src/main/transports/transport';
 
 type Confirm = (error: Error | null) => void;
 
@@ -15,10 +15,10 @@ class StandIn extends EventEmitter {
   readonly published: { body: string; confirm: Confirm }[] = [];
   room = Number.POSITIVE_INFINITY;
 
-  publish(_exchange: string, _key: string, body: Buffer, _options: object, confirm: Confirm): boolean {
+  readonly publish: Publish = ({ body }, confirm) => {
     this.published.push({ body: body.toString(), confirm });
     return --this.room > 0;
-  }
+  };
 
   giveBack(routingKey: string, messageId: string): void {
     const fields = { exchange: '', routingKey, replyCode: 312, replyText: 'NO_ROUTE' };
@@ -31,7 +31,7 @@ async function open(): Promise<{ raw: StandIn; channel: Channel; amqp: { open: b
   const amqp = {
     open: true,
     model: { createConfirmChannel: () => Promise.resolve(raw) },
-    publisherOf: () => raw.publish.bind(raw),
+    publisherOf: () => raw.publish,
   };
   return { raw, amqp, channel: await Channel.open(amqp as unknown as BrokerConnection) };
 }

@@ -38,6 +38,14 @@ export interface WritableProperties {
   readonly appId?: unknown;
 }
 
+/** What is to be published. */
+export interface WritablePublish {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly properties: WritableProperties & { readonly mandatory?: boolean | undefined };
+  readonly body: Uint8Array;
+}
+
 function number(value: unknown, field: string): number {
   if (typeof value === 'number' && !Number.isNaN(value)) return value;
   throw new TypeError(`Field '${field}' is the wrong type; must be a number (but not NaN)`);
@@ -153,28 +161,44 @@ function writeHeaderFrame(
   return end + 1;
 }
 
+/** Bytes that the frames of a publish need at most, up to its body. */
+export const MOST_PUBLISH_HEAD = MOST_HEADERS + BESIDE_HEADERS;
+
 /**
- * The frames of a publish up to its body: basic.publish and the content header, in memory of their own. Throws `TypeError` and
- * `RangeError` for what AMQP cannot carry.
+ * The frames of a publish up to its body: basic.publish and the content header. Needs room for `MOST_PUBLISH_HEAD`. Throws
+ * `TypeError` and `RangeError` for what AMQP cannot carry.
  */
 export function writePublishHead(
+  out: Buffer,
+  start: number,
   channel: number,
-  exchange: string,
-  routingKey: string,
-  properties: WritableProperties & { readonly mandatory?: boolean | undefined },
-  bodySize: number,
-): Buffer {
-  const out = SCRATCH;
-  out.writeInt32BE(BASIC_PUBLISH, FRAME_HEAD);
+  { exchange, routingKey, properties, body }: WritablePublish,
+): number {
+  out.writeInt32BE(BASIC_PUBLISH, start + FRAME_HEAD);
   // A number of the past, which nobody reads.
-  out.writeUInt16BE(0, FRAME_HEAD + 4);
-  let at = writeShortString(out, exchange, FRAME_HEAD + 6, 'exchange');
+  out.writeUInt16BE(0, start + FRAME_HEAD + 4);
+  let at = writeShortString(out, exchange, start + FRAME_HEAD + 6, 'exchange');
   at = writeShortString(out, routingKey, at, 'routingKey');
   out[at++] = properties.mandatory === true ? 1 : 0;
   out[at] = FRAME_END;
-  writeHead(out, FRAME_METHOD, at - FRAME_HEAD, 0, channel);
-  const end = writeHeaderFrame(out, properties, bodySize, at + 1, channel);
-  return Buffer.from(out.subarray(0, end));
+  writeHead(out, FRAME_METHOD, at - start - FRAME_HEAD, start, channel);
+  const end = writeHeaderFrame(out, properties, body.length, at + 1, channel);
+  if (end - start > MOST_PUBLISH_HEAD) throw new RangeError('a field table exceeds the encoding buffer');
+  return end;
+}
+
+/** What comes before a body, or a part of one. */
+export function writeBodyHead(out: Buffer, at: number, channel: number, size: number): number {
+  writeHead(out, FRAME_BODY, size, at, channel);
+  return at + FRAME_HEAD;
+}
+
+/** One body frame. */
+export function writeBodyFrame(out: Buffer, at: number, channel: number, body: Uint8Array): number {
+  const start = writeBodyHead(out, at, channel, body.length);
+  out.set(body, start);
+  out[start + body.length] = FRAME_END;
+  return start + body.length + 1;
 }
 
 /** Exchange, routing key, header and body in memory of its own, which begins at a multiple of eight. */

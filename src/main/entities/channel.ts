@@ -7,7 +7,7 @@ import { fromTable } from '../../codec/amqp/plain-table.js';
 import { ClosedError, EncodeError, type KombuError, MessageNacked, MessageReturned } from '../../errors.js';
 import { withDeadline } from '../deadline.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
-import type { BrokerConnection, Publish } from '../transports/transport.js';
+import type { BrokerConnection, Outgoing, Publish } from '../transports/transport.js';
 
 /** Milliseconds for each question to the broker. */
 export const CALL_TIMEOUT = 10_000;
@@ -19,6 +19,11 @@ export interface CallOptions {
   /** Milliseconds. Default 10 s. */
   readonly timeout?: number;
   readonly signal?: AbortSignal;
+}
+
+/** Words for an error, which most messages do not need. */
+function publishing({ exchange, routingKey }: Outgoing): string {
+  return `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
 }
 
 interface PendingReturn {
@@ -166,42 +171,40 @@ export class Channel {
    */
   publish(exchange: string, routingKey: string, body: Buffer, options: amqplib.Options.Publish): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.send(exchange, routingKey, body, asProperties(options), (error) =>
+      this.send({ exchange, routingKey, body, properties: asProperties(options) }, (error) =>
         error === undefined ? resolve() : reject(error),
       );
     });
   }
 
-  /** @internal The same by a callback, which is called once, later, with the error or undefined. Throws where `publish` rejects at once. */
-  send(
-    exchange: string,
-    routingKey: string,
-    body: Buffer,
-    options: amqplib.Options.Publish,
-    onSettled: (error: KombuError | undefined) => void,
-  ): void {
-    // Words for an error, which most messages do not need.
-    const doing = (): string => `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
-    if (this.closed) this.#mustBeOpen(doing());
-    if (!(body instanceof Uint8Array)) throw new EncodeError(`${doing()}: the body must be bytes`);
-    const back =
-      options.mandatory && options.messageId ? this.#expectReturn(options.messageId, exchange, routingKey) : undefined;
+  /**
+   * @internal The same by a callback, which is called once, later, with the error or undefined. Throws where `publish` rejects
+   * at once.
+   */
+  send<T extends Outgoing>(message: T, onSettled: (error: KombuError | undefined, message: T) => void): void {
+    const { exchange, routingKey, body, properties } = message;
+    if (this.closed) this.#mustBeOpen(publishing(message));
+    if (!(body instanceof Uint8Array)) throw new EncodeError(`${publishing(message)}: the body must be bytes`);
+    const { mandatory, messageId } = properties;
+    const back = mandatory && messageId ? this.#expectReturn(messageId, exchange, routingKey) : undefined;
     const settle = (error: unknown): void => {
-      if (back !== undefined) this.#forgetReturn(options.messageId!, back);
-      if (back?.returned !== undefined) onSettled(back.returned);
-      else if (error === null || error === undefined) onSettled(undefined);
+      if (back !== undefined) this.#forgetReturn(messageId!, back);
+      if (back?.returned !== undefined) onSettled(back.returned, message);
+      else if (error === null || error === undefined) onSettled(undefined, message);
       else if (error instanceof Error && error.message === 'message nacked') {
-        onSettled(new MessageNacked(`${doing()}: the broker did not take the message`, { cause: error }));
-      } else queueMicrotask(() => onSettled(this.#explain(error, doing())));
+        const text = `${publishing(message)}: the broker did not take the message`;
+        onSettled(new MessageNacked(text, { cause: error }), message);
+      } else queueMicrotask(() => onSettled(this.#explain(error, publishing(message)), message));
     };
     let room: boolean;
     try {
-      room = this.#publish(exchange, routingKey, body, options, settle);
+      room = this.#publish(message, settle);
     } catch (error) {
-      if (back !== undefined) this.#forgetReturn(options.messageId!, back);
+      if (back !== undefined) this.#forgetReturn(messageId!, back);
       // Tables over 64 KiB and names over 255 bytes; a closed channel says so in its own way.
-      if (saysOnlyClosed(error)) throw this.#explain(error, doing());
-      throw new EncodeError(`${doing()}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      if (saysOnlyClosed(error)) throw this.#explain(error, publishing(message));
+      const text = `${publishing(message)}: ${error instanceof Error ? error.message : String(error)}`;
+      throw new EncodeError(text, { cause: error });
     }
     if (!room && this.#full === undefined) this.#full = this.#waitForRoom();
   }

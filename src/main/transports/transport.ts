@@ -22,17 +22,19 @@ export interface OpenOptions {
 
 export type OnSettled = (error: unknown) => void;
 
+/** What is to be published. */
+export interface Outgoing {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly body: Buffer;
+  readonly properties: amqplib.Options.Publish;
+}
+
 /**
  * Publishes in confirm mode. Returns false while more is buffered than the stream likes: the channel emits 'drain' when there is
  * room again. Throws what cannot be encoded.
  */
-export type Publish = (
-  exchange: string,
-  routingKey: string,
-  body: Buffer,
-  properties: amqplib.Options.Publish,
-  onSettled: OnSettled,
-) => boolean;
+export type Publish = (message: Outgoing, onSettled: OnSettled) => boolean;
 
 /** An open connection. `ended` and `reason` tell of its end; nothing is thrown at anybody. */
 export interface BrokerConnection {

@@ -8,14 +8,36 @@
  * taken over for that. Confirms stay amqplib's, which matches them by the order of the publishes.
  */
 import type * as amqplib from 'amqplib';
-import { FRAME_BODY, FRAME_END, FRAME_HEAD, FRAME_OVERHEAD } from '../../../codec/amqp/frames.js';
-import { writePublishHead } from '../../../codec/amqp/write-content.js';
+import { FRAME_END, FRAME_OVERHEAD } from '../../../codec/amqp/frames.js';
+import {
+  MOST_PUBLISH_HEAD,
+  writeBodyFrame,
+  writeBodyHead,
+  writePublishHead,
+} from '../../../codec/amqp/write-content.js';
 import type { OnSettled, Publish } from '../transport.js';
 
 /** What is gathered goes out at the latest when it is so much, bytes. */
 const MOST_GATHERED = 256 * 1024;
 /** Larger bodies are written as they are, not copied. */
 const LARGEST_COPIED = 16 * 1024;
+
+/**
+ * Memory for what is gathered, of all channels of this thread: used once, for the socket may need it long after the write. A
+ * new one begins where the next message's head might not fit.
+ */
+class Paper {
+  static readonly #SIZE = 512 * 1024;
+  static #current = new Paper();
+  readonly bytes = Buffer.allocUnsafeSlow(Paper.#SIZE);
+  used = 0;
+
+  /** With room for so many bytes. */
+  static with(room: number): Paper {
+    if (Paper.#current.used + room > Paper.#SIZE) Paper.#current = new Paper();
+    return Paper.#current;
+  }
+}
 
 /** What amqplib has and does not type. */
 interface RawChannel {
@@ -47,7 +69,11 @@ function isRawChannel(value: object): value is RawChannel {
 class PublishWriter {
   readonly #raw: RawChannel;
   readonly #largestBody: number;
-  #gathered: Uint8Array[] = [];
+  #pieces: Uint8Array[] = [];
+  /** Written on, behind the pieces, from `#start` to its end of use; undefined if nothing was since the last piece. */
+  #paper: Paper | undefined;
+  #start = 0;
+  #end = 0;
   #bytes = 0;
   #scheduled = false;
   #full = false;
@@ -72,13 +98,16 @@ class PublishWriter {
     });
   }
 
-  readonly publish: Publish = (exchange, routingKey, body, properties, onSettled) => {
+  readonly publish: Publish = (message, onSettled) => {
+    const { ch } = this.#raw;
+    const { body } = message;
+    const paper = Paper.with(MOST_PUBLISH_HEAD);
     // Throws what it cannot encode: then nothing was written and nothing is expected.
-    const head = writePublishHead(this.#raw.ch, exchange, routingKey, properties, body.length);
+    const end = writePublishHead(paper.bytes, paper.used, ch, message);
     this.#raw.pushConfirmCallback(onSettled);
-    this.#add(head);
+    this.#written(paper, end);
     for (let at = 0; at < body.length; at += this.#largestBody) {
-      this.#addBody(body.subarray(at, at + this.#largestBody));
+      this.#addBody(at === 0 && body.length <= this.#largestBody ? body : body.subarray(at, at + this.#largestBody));
     }
     if (this.#bytes >= MOST_GATHERED) {
       this.#flush();
@@ -89,25 +118,37 @@ class PublishWriter {
     return !this.#full;
   };
 
-  #add(bytes: Uint8Array): void {
-    this.#gathered.push(bytes);
-    this.#bytes += bytes.length;
+  #addBody(body: Buffer): void {
+    const { ch } = this.#raw;
+    const isCopied = body.length <= LARGEST_COPIED;
+    const paper = Paper.with(FRAME_OVERHEAD + (isCopied ? body.length : 0));
+    if (isCopied) {
+      this.#written(paper, writeBodyFrame(paper.bytes, paper.used, ch, body));
+      return;
+    }
+    this.#written(paper, writeBodyHead(paper.bytes, paper.used, ch, body.length));
+    this.#cut();
+    this.#pieces.push(body);
+    this.#bytes += body.length;
+    paper.bytes[paper.used] = FRAME_END;
+    this.#written(paper, paper.used + 1);
   }
 
-  #addBody(body: Buffer): void {
-    const isCopied = body.length <= LARGEST_COPIED;
-    const frame = Buffer.allocUnsafe(FRAME_HEAD + (isCopied ? body.length + 1 : 0));
-    frame[0] = FRAME_BODY;
-    frame.writeUInt16BE(this.#raw.ch, 1);
-    frame.writeUInt32BE(body.length, 3);
-    this.#add(frame);
-    if (isCopied) {
-      frame.set(body, FRAME_HEAD);
-      frame[frame.length - 1] = FRAME_END;
-    } else {
-      this.#add(body);
-      this.#add(END);
+  /** So far. What others wrote on the same paper meanwhile is not ours. */
+  #written(paper: Paper, end: number): void {
+    if (this.#paper !== paper || this.#end !== paper.used) {
+      this.#cut();
+      this.#paper = paper;
+      this.#start = paper.used;
     }
+    this.#bytes += end - paper.used;
+    this.#end = end;
+    paper.used = end;
+  }
+
+  #cut(): void {
+    if (this.#paper !== undefined) this.#pieces.push(this.#paper.bytes.subarray(this.#start, this.#end));
+    this.#paper = undefined;
   }
 
   readonly #onTick = (): void => {
@@ -117,29 +158,16 @@ class PublishWriter {
 
   #flush(): void {
     if (this.#bytes === 0) return;
-    const pieces = this.#gathered;
-    this.#gathered = [];
+    this.#cut();
+    const pieces = this.#pieces;
+    this.#pieces = [];
     this.#bytes = 0;
     const { connection, ch, sendMessage } = this.#raw;
     const stream = connection.channels[ch]?.buffer;
     // Closed meanwhile: amqplib has told every callback, and a frame on a channel that is not open ends the connection.
     if (stream === undefined || sendMessage !== this.#sendMessage) return;
     connection.sentSinceLastCheck = true;
-    for (const piece of joinSmall(pieces)) if (!stream.write(piece)) this.#full = true;
-  }
-}
-
-const END = Uint8Array.of(FRAME_END);
-
-/** Neighbours become one piece, but for large bodies. */
-function* joinSmall(pieces: readonly Uint8Array[]): Generator<Uint8Array> {
-  let first = 0;
-  for (let i = 0; i <= pieces.length; i++) {
-    if (i < pieces.length && pieces[i]!.length <= LARGEST_COPIED + FRAME_OVERHEAD) continue;
-    if (i - first > 1) yield Buffer.concat(pieces.slice(first, i));
-    else if (i > first) yield pieces[first]!;
-    if (i < pieces.length) yield pieces[i]!;
-    first = i + 1;
+    for (const piece of pieces) if (!stream.write(piece)) this.#full = true;
   }
 }
 

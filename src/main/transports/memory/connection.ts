@@ -52,7 +52,7 @@ export class MemoryConnection implements BrokerConnection {
   }
 
   publisherOf(channel: amqplib.ConfirmChannel): Publish {
-    return (exchange, routingKey, body, properties, onSettled) =>
+    return ({ exchange, routingKey, body, properties }, onSettled) =>
       channel.publish(exchange, routingKey, body, properties, onSettled);
   }
 
