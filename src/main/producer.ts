@@ -207,7 +207,7 @@ export class Producer {
   async maybeDeclare(entity: Exchange | Queue): Promise<boolean> {
     const channel = this.#target instanceof Channel ? this.#target : await this.#target.defaultChannel();
     if (isDeclared(channel, entity)) return false;
-    await declareOnce(channel, entity);
+    await declareOnce(channel, entity, this.#target);
     return true;
   }
 
@@ -268,7 +268,7 @@ export class Producer {
       if (isDeclared(channel, entity)) continue;
       // A declaration that fails closes its channel: not the one on which other messages are under way, if we can choose.
       const through = this.#target instanceof Channel ? channel : await this.#target.defaultChannel();
-      await declareOnce(through, entity);
+      await declareOnce(through, entity, this.#target);
     }
     await channel.drained();
     while (!this.#hasRoom || (prepared.alone === true && this.#unconfirmed > 0)) {
@@ -289,7 +289,7 @@ export class Producer {
     if (this.#target instanceof Channel) return this.#target;
     if (isPatient && performance.now() < this.#holdUntil) throw this.#holdError;
     try {
-      const channel = await this.#target.channel();
+      const channel = await (this.#target.publishingChannel?.() ?? this.#target.channel());
       this.#openFailures = 0;
       this.#channel = channel;
     } catch (error) {
