@@ -190,9 +190,11 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     if (mute && !this.#iterating && this.#onMessage === undefined) {
       throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
     }
-    if (this.#life.over) this.#life = new ConsumerLife();
-    const prefetch = () => this.#prefetchCount ?? (this.#iterating ? 64 : undefined);
-    await this.#consuming.start({ noAck, prefetch, resume }, call);
+    const begin = () => {
+      if (this.#life.over) this.#life = new ConsumerLife();
+      return this.#prefetchCount ?? (this.#iterating ? 64 : undefined);
+    };
+    await this.#consuming.start({ noAck, begin, resume }, call);
   }
 
   /**

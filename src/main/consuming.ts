@@ -5,7 +5,8 @@
 import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { toTable } from '../codec/amqp/plain-table.js';
-import { type CallOptions, Channel } from './entities/channel.js';
+import { withDeadline } from './deadline.js';
+import { CALL_TIMEOUT, type CallOptions, Channel } from './entities/channel.js';
 import { Queue } from './entities/queue.js';
 import type { Target } from './entities/target.js';
 
@@ -25,8 +26,8 @@ interface Entry {
 
 export interface Start {
   readonly noAck: boolean | undefined;
-  /** Asked when it is its turn; undefined: no limit. */
-  readonly prefetch: () => number | undefined;
+  /** Called when it is its turn; gives the prefetch, undefined: no limit. */
+  readonly begin: () => number | undefined;
   /** Queues that were consumed from before are so again in the same way. */
   readonly resume: boolean;
 }
@@ -108,8 +109,10 @@ export class Consuming {
   }
 
   /** Consumes from the queues that it does not consume from. */
-  start({ noAck, prefetch, resume }: Start, call: CallOptions): Promise<void> {
+  start({ noAck, begin, resume }: Start, call: CallOptions): Promise<void> {
     return this.#inTurn(async () => {
+      await this.#goneIfClosed(call);
+      const prefetch = begin();
       const fresh = this.#entries.filter(({ tag }) => tag === undefined);
       if (fresh.length === 0) return;
       const first = !this.active;
@@ -117,7 +120,7 @@ export class Consuming {
       try {
         const channel = await this.#open(call);
         // A limit stays with its channel, and may be that of a loop over the messages.
-        const limit = prefetch() ?? (this.#limited === channel ? 0 : undefined);
+        const limit = prefetch ?? (this.#limited === channel ? 0 : undefined);
         if (limit !== undefined) await this.#setPrefetch(channel, limit, call);
         for (const entry of fresh) {
           await this.#consumeFrom(channel, entry, (resume ? entry.noAck : undefined) ?? noAck, call);
@@ -215,6 +218,13 @@ export class Consuming {
     this.#channel = channel;
     channel.ended.then((reason) => this.#lost(channel, reason));
     return channel;
+  }
+
+  /** A channel may be closed before its end is told: until then its queues look consumed. */
+  async #goneIfClosed({ timeout = CALL_TIMEOUT, signal }: CallOptions): Promise<void> {
+    if (this.active && this.#channel?.closed === true) {
+      await withDeadline(this.#channel.ended, "waiting for the end of a consumer's channel", timeout, signal);
+    }
   }
 
   async #setPrefetch(channel: Channel, count: number, call: CallOptions): Promise<void> {

@@ -395,6 +395,21 @@ onBothBrokers('each life has a `closed` of its own: a second loss is told as the
   await consumer.closed;
 });
 
+onBothBrokers('consume() right after a loss, before anybody is told of it, connects anew', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  const connection = scene.connect();
+  await using consumer = new Consumer(connection, queue, { onMessage: seen.take });
+  await consumer.consume();
+  const before = consumer.closed;
+  connection.collect();
+  await consumer.consume();
+  await assert.rejects(before, errors.ConnectionError);
+  assert.equal(consumer.consuming, true);
+  await scene.send(queue.name, 'x');
+  (await seen.count(1))[0]!.ack();
+});
+
 onBothBrokers('close() that is called twice waits twice', async (scene) => {
   const queue = newQueue(scene);
   const seen = new Seen();
