@@ -38,6 +38,11 @@ export const kinds = {
     'a string of at most 255 bytes',
     (value) => typeof value === 'string' && Buffer.byteLength(value) <= 255,
   ),
+  /** A short string that must say something. */
+  shortName: kind<string>(
+    'a string of 1 to 255 bytes',
+    (value) => typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 255,
+  ),
   name: kind<string>('a string that is not empty', (value) => typeof value === 'string' && value !== ''),
   object: kind<Record<string, unknown>>('an object', isObject),
   function: kind<(...args: never[]) => unknown>('a function', (value) => typeof value === 'function'),
@@ -50,6 +55,11 @@ export const kinds = {
   milliseconds: kind<number>(
     'milliseconds: a number from 0 to 2147483647',
     (value) => typeof value === 'number' && value >= 0 && value <= 0x7fffffff,
+  ),
+  /** How long a broker keeps something: RabbitMQ takes up to ten years, and closes the channel over more. */
+  lifetime: kind<number>(
+    'milliseconds: a number from 0 to 315360000000, ten years',
+    (value) => typeof value === 'number' && value >= 0 && value <= 315_360_000_000,
   ),
   /** A duration that is not nothing. */
   duration: kind<number>(

@@ -103,8 +103,8 @@ export class ConnectionCore {
   }
 
   /** The channel that producers of a pool publish on, one after another. It stays open when they give the connection back. */
-  async publishingChannel(options: CallOptions): Promise<Channel> {
-    if (this.#publishing?.closed !== false) this.#publishing = await this.channel(options);
+  async publishingChannel(): Promise<Channel> {
+    if (this.#publishing?.closed !== false) this.#publishing = await this.channel({});
     return this.#publishing;
   }
 

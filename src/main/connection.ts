@@ -309,9 +309,10 @@ export class Connection extends ConnectionFacts {
         return closed();
       },
       defaultChannel: () => this.defaultChannel(),
-      channel: async (options = {}) => {
+      channel: (options) => this.channel(options),
+      publishingChannel: async () => {
         this.#mustBeOurs();
-        return this.#core.publishingChannel(options);
+        return this.#core.publishingChannel();
       },
     };
   }

@@ -7,6 +7,7 @@ import type { Message } from '../message.js';
 import { kinds, type OptionTable } from '../options.js';
 import type { CallOptions } from './entities/channel.js';
 import { DEFAULT_ACCEPT } from './entities/delivery.js';
+import { Queue } from './entities/queue.js';
 import { CALL_OPTIONS, functionKind } from './entities/target.js';
 
 /** May return a promise, which is waited for before the next callback of the same message; other messages do not wait. */
@@ -32,6 +33,12 @@ export const callbacksKind = kinds.custom<readonly Callback[]>(
   (value) => Array.isArray(value) && value.every((each) => typeof each === 'function'),
 );
 
+/** The rest of a tag is a random part and a number; AMQP's short strings have 255 bytes. */
+const tagPrefixKind = kinds.custom<string>(
+  'a string of at most 200 bytes',
+  (value) => typeof value === 'string' && Buffer.byteLength(value) <= 200,
+);
+
 export const CONSUMER_OPTIONS: OptionTable<ConsumerOptions> = {
   noAck: { kind: kinds.boolean, defaultWords: 'as each queue', doc: 'The broker forgets messages as it sends them.' },
   autoDeclare: { kind: kinds.boolean, default: true, doc: 'Declare the queues before consuming.' },
@@ -51,7 +58,7 @@ export const CONSUMER_OPTIONS: OptionTable<ConsumerOptions> = {
     defaultWords: 'no limit, as in kombu; 64 in a `for await`',
     doc: 'Unsettled messages asked of the broker, per queue; 0: no limit.',
   },
-  tagPrefix: { kind: kinds.string, default: 'mozuku.', doc: 'Begins the consumer tags that the broker shows.' },
+  tagPrefix: { kind: tagPrefixKind, default: 'mozuku.', doc: 'Begins the consumer tags that the broker shows.' },
   maxDecodedBytes: {
     kind: kinds.bytes(1, Number.MAX_SAFE_INTEGER),
     default: DEFAULT_MAX_DECODED_BYTES,
@@ -127,4 +134,10 @@ export interface ConsumerEvents {
 export function functionOrNone<F extends OnMessage | OnDecodeError>(name: string, given: F | undefined): F | undefined {
   if (given === undefined || typeof given === 'function') return given;
   throw new OptionError(`Consumer: ${name} must be a function`);
+}
+
+/** Throws `OptionError`. */
+export function mustBeQueueOrName(method: string, queue: unknown): void {
+  if (typeof queue === 'string' || queue instanceof Queue) return;
+  throw new OptionError(`Consumer.${method}: it takes a Queue or its name`);
 }

@@ -10,6 +10,7 @@ import type { ExtendedTypes } from '../codec/extended-types.js';
 import { ClosedError, ConsumerCancelled, OptionError, TimeoutError } from '../errors.js';
 import type { Message } from '../message.js';
 import { readOptions } from '../options.js';
+import { ConsumerLife, tellError } from './consumer-life.js';
 import * as known from './consumer-options.js';
 import { Consuming } from './consuming.js';
 import { withDeadline } from './deadline.js';
@@ -17,7 +18,7 @@ import type { CallOptions, Channel } from './entities/channel.js';
 import { acceptSet, messageFrom, traitsOn } from './entities/delivery.js';
 import { Queue } from './entities/queue.js';
 import type { QueueDict } from './entities/queue-dict.js';
-import { describeThrown, warn } from './entities/safely.js';
+import { isThenable } from './entities/safely.js';
 import { isTarget, readCallOptions, type Target } from './entities/target.js';
 import { type Held, Unsettled } from './unsettled.js';
 
@@ -42,11 +43,8 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   #inbox: { readonly message: Message; readonly held: Held | undefined }[] = [];
   #iterating = false;
   #wake: () => void = () => undefined;
-  #failure: Error | undefined;
-  #finished = false;
-  #end: { resolve: () => void; reject: (error: Error) => void } | undefined;
-  readonly #closed: Promise<void>;
-  #observed = false;
+  #life = new ConsumerLife();
+  #closing: Promise<void> | undefined;
 
   /**
    * Does no I/O: queues are declared by `consume()`, `declare()` or `addQueue()`. A queue that is named twice is one.
@@ -76,11 +74,6 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       cancelled: (queue, consumerTag) => this.#cancelled(queue, consumerTag),
       lost: (channel, reason, consumed) => this.#lost(channel, reason, consumed),
     });
-    this.#closed = new Promise((resolve, reject) => {
-      this.#end = { resolve, reject };
-    });
-    // Whoever awaits `closed` hears of it all the same.
-    this.#closed.catch(() => undefined);
   }
 
   /** What it takes messages from, bound to its connection or channel; those that the broker named have their names. */
@@ -131,10 +124,12 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     return this.#consuming.channel;
   }
 
-  /** Resolves after `close()`, also of the connection; rejects with the reason when the consumer ends by itself. */
+  /**
+   * Resolves after `close()`, also of the connection; rejects with the reason when the consumer ends by itself. `consume()` after
+   * that begins anew, and then this is another promise.
+   */
   get closed(): Promise<void> {
-    this.#observed = true;
-    return this.#closed;
+    return this.#life.end;
   }
 
   /** True while the broker sends messages. */
@@ -176,6 +171,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
 
   /** True while messages come from this queue. */
   consumingFrom(queue: Queue | string): boolean {
+    known.mustBeQueueOrName('consumingFrom', queue);
     return this.#consuming.consumesFrom(queue);
   }
 
@@ -185,14 +181,20 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
    */
   async consume(options?: known.ConsumeOptions): Promise<void> {
     const { noAck, ...call } = readOptions<known.ConsumeOptions>('Consumer.consume', known.CONSUME_OPTIONS, options);
-    if (this.#finished) throw new ClosedError('the consumer is closed');
+    await this.#start(noAck ?? this.noAck, call, false);
+  }
+
+  async #start(noAck: boolean | undefined, call: CallOptions, resume: boolean): Promise<void> {
+    if (this.#closing !== undefined) throw new ClosedError('the consumer is closed');
     const mute = this.#callbacks.length === 0 && this.receive === Consumer.prototype.receive;
     if (mute && !this.#iterating && this.#onMessage === undefined) {
       throw new OptionError('Consumer: give it callbacks or onMessage, or loop over it with `for await`');
     }
-    this.#failure = undefined;
-    const prefetch = () => this.#prefetchCount ?? (this.#iterating ? 64 : undefined);
-    await this.#consuming.start(noAck ?? this.noAck, prefetch, call);
+    const begin = () => {
+      if (this.#life.over) this.#life = new ConsumerLife();
+      return this.#prefetchCount ?? (this.#iterating ? 64 : undefined);
+    };
+    await this.#consuming.start({ noAck, begin, resume }, call);
   }
 
   /**
@@ -208,14 +210,16 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   /** Stops taking messages from one queue and forgets it; nothing to do if it has no such queue. */
   async cancelByQueue(queue: Queue | string, options?: CallOptions): Promise<void> {
     const call = readCallOptions('Consumer.cancelByQueue', options);
+    known.mustBeQueueOrName('cancelByQueue', queue);
     await this.#consuming.remove(queue, call);
     this.#wake();
   }
 
-  /** false: no more messages, true: they flow again. RabbitMQ has no `channel.flow`, so it cancels and consumes. */
+  /** false: no more messages, true: they flow again, with acks or without as before. RabbitMQ has no `channel.flow`, so it cancels and consumes. */
   async flow(active: boolean, options?: CallOptions): Promise<void> {
     if (typeof active !== 'boolean') throw new OptionError('Consumer.flow: it takes true or false');
-    await (active ? this.consume(options) : this.cancel(options));
+    const call = readCallOptions('Consumer.flow', options);
+    await (active ? this.#start(this.noAck, call, true) : this.cancel(call));
   }
 
   /**
@@ -239,9 +243,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   /** Drops what waits in its queues; resolves with the number of messages. */
   async purge(options?: CallOptions): Promise<number> {
     const call = readCallOptions('Consumer.purge', options);
-    let sum = 0;
-    for (const queue of this.queues) sum += await queue.purge(undefined, call);
-    return sum;
+    return this.#consuming.purge(call);
   }
 
   /**
@@ -261,7 +263,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     for (const callback of [...this.#callbacks]) {
       const result = callback(body, message);
       // Not waiting for what is no promise keeps the callbacks of one message together.
-      if (result instanceof Promise) await result;
+      if (isThenable(result)) await result;
     }
   }
 
@@ -271,17 +273,20 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
    */
   async close(options?: known.CloseOptions): Promise<void> {
     const { timeout } = readOptions<known.CloseOptions>('Consumer.close', known.CLOSE_OPTIONS, options);
-    if (this.#finished) return this.#closed.catch(() => undefined);
-    this.#finished = true;
+    this.#closing ??= this.#close(timeout!);
+    await this.#closing;
+  }
+
+  async #close(timeout: number): Promise<void> {
     try {
       await this.cancel();
-      await withDeadline(Promise.all(this.#running), 'waiting for the callbacks of a consumer', timeout!);
+      await withDeadline(Promise.all(this.#running), 'waiting for the callbacks of a consumer', timeout);
     } catch (error) {
       if (!(error instanceof TimeoutError)) throw error;
-      this.#tell(error, undefined);
+      tellError(this, error, undefined);
     } finally {
       await this.#consuming.close();
-      this.#end?.resolve();
+      this.#life.finish();
       this.#wake();
     }
   }
@@ -305,7 +310,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       for (;;) {
         const next = this.#inbox.shift();
         if (next !== undefined) yield next.message;
-        else if (this.#failure !== undefined) throw this.#failure;
+        else if (this.#life.failure !== undefined) throw this.#life.failure;
         else if (!this.consuming) return;
         else {
           await new Promise<void>((resolve) => {
@@ -337,7 +342,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       return;
     }
     const run = this.#run(message)
-      .catch((error: unknown) => this.#tell(error, message))
+      .catch((error: unknown) => tellError(this, error, message))
       .finally(() => this.#running.delete(run));
     this.#running.add(run);
   }
@@ -362,37 +367,26 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     const text = `the broker cancelled the consumer of queue '${queue}': the queue was deleted, or is not available`;
     const error = new ConsumerCancelled(text, { details: { queue, consumerTag } });
     if (this.#iterating || !this.consuming) this.#fail(error);
-    else this.#tell(error, undefined);
+    else tellError(this, error, undefined);
   }
 
   #lost(channel: Channel, reason: Error | undefined, consumed: boolean): void {
     this.#unsettled.lost(channel);
     // The broker gives these to somebody else.
     this.#inbox = this.#inbox.filter(({ held }) => held === undefined);
-    if (consumed && !this.#finished) {
+    if (consumed && this.#closing === undefined) {
       if (reason !== undefined) this.#fail(reason);
-      else this.#end?.resolve();
+      else this.#life.finish();
     }
     this.#wake();
   }
 
   /** The consumer is at its end. */
   #fail(error: Error): void {
-    this.#failure = error;
-    this.#end?.reject(error);
+    this.#life.finish(error);
     this.#wake();
-    if (this.listenerCount('error') > 0) this.emit('error', error, undefined);
-    else if (!this.#observed && !this.#iterating) this.#tell(error, undefined);
-  }
-
-  #tell(error: unknown, message: Message | undefined): void {
-    if (this.listenerCount('error') > 0) {
-      this.emit('error', error, message);
-      return;
-    }
-    const { queue } = message?.deliveryInfo ?? {};
-    const where = queue === undefined ? '' : ` (a message of queue '${queue}', which stays unsettled)`;
-    warn(`a consumer without an 'error' listener failed: ${describeThrown(error)}${where}`);
+    if (this.listenerCount('error') > 0 || (!this.#life.observed && !this.#iterating))
+      tellError(this, error, undefined);
   }
 
   #mustNotHaveBoth(callbacks: readonly known.Callback[] = this.#callbacks, onMessage = this.#onMessage): void {

@@ -5,7 +5,8 @@
 import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { toTable } from '../codec/amqp/plain-table.js';
-import { type CallOptions, Channel } from './entities/channel.js';
+import { withDeadline } from './deadline.js';
+import { CALL_TIMEOUT, type CallOptions, Channel } from './entities/channel.js';
 import { Queue } from './entities/queue.js';
 import type { Target } from './entities/target.js';
 
@@ -19,6 +20,16 @@ interface Entry {
   queue: Queue;
   /** Of its consumer, while there is one. */
   tag: string | undefined;
+  /** Of its last consumer. */
+  noAck: boolean | undefined;
+}
+
+export interface Start {
+  readonly noAck: boolean | undefined;
+  /** Called when it is its turn; gives the prefetch, undefined: no limit. */
+  readonly begin: () => number | undefined;
+  /** Queues that were consumed from before are so again in the same way. */
+  readonly resume: boolean;
 }
 
 export interface ConsumingEvents {
@@ -43,6 +54,8 @@ export class Consuming {
   #channel: Channel | undefined;
   /** Ends with the last question to the broker; never rejects. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** The channel whose prefetch was set here. */
+  #limited: Channel | undefined;
   /** Where a start is under way: what it has started, whose failure its caller hears of. */
   #starting: Entry[] | undefined;
 
@@ -74,8 +87,16 @@ export class Consuming {
     return this.#find(queue)?.tag !== undefined;
   }
 
-  async declare(call: CallOptions): Promise<void> {
-    for (const { queue } of this.#entries) await queue.declare(call);
+  declare(call: CallOptions): Promise<void> {
+    return this.#inTurn(() => this.#declare(call));
+  }
+
+  purge(call: CallOptions): Promise<number> {
+    return this.#inTurn(async () => {
+      let sum = 0;
+      for (const { queue } of this.#entries) sum += await queue.purge(undefined, call);
+      return sum;
+    });
   }
 
   add(queue: Queue, call: CallOptions): Promise<Queue> {
@@ -88,17 +109,22 @@ export class Consuming {
   }
 
   /** Consumes from the queues that it does not consume from. */
-  start(noAck: boolean | undefined, prefetch: () => number | undefined, call: CallOptions): Promise<void> {
+  start({ noAck, begin, resume }: Start, call: CallOptions): Promise<void> {
     return this.#inTurn(async () => {
+      await this.#goneIfClosed(call);
+      const prefetch = begin();
       const fresh = this.#entries.filter(({ tag }) => tag === undefined);
       if (fresh.length === 0) return;
       const first = !this.active;
       this.#starting = [];
       try {
         const channel = await this.#open(call);
-        const limit = prefetch();
+        // A limit stays with its channel, and may be that of a loop over the messages.
+        const limit = prefetch ?? (this.#limited === channel ? 0 : undefined);
         if (limit !== undefined) await this.#setPrefetch(channel, limit, call);
-        for (const entry of fresh) await this.#consumeFrom(channel, entry, noAck, call);
+        for (const entry of fresh) {
+          await this.#consumeFrom(channel, entry, (resume ? entry.noAck : undefined) ?? noAck, call);
+        }
       } catch (error) {
         await this.#undo(this.#starting, first);
         throw error;
@@ -131,8 +157,14 @@ export class Consuming {
         const { tag } = entry;
         if (tag === undefined) continue;
         // The new one first: with its last consumer an autoDelete queue would go.
-        await this.#consume(channel, entry, entry.queue.name, this.#settings.noAck ?? entry.queue.noAck, call);
-        await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag), call);
+        await this.#consume(channel, entry, entry.queue.name, entry.noAck ?? entry.queue.noAck, call);
+        try {
+          await channel.call(`cancelling '${tag}'`, (raw) => raw.cancel(tag), call);
+        } catch (error) {
+          // Whoever stops waiting may do so before it was asked for, and nobody else knows of the old one.
+          if (!channel.closed) void this.#stop(channel, tag);
+          throw error;
+        }
       }
     });
   }
@@ -141,18 +173,25 @@ export class Consuming {
   move(target: Target, call: CallOptions): Promise<void> {
     return this.#inTurn(async () => {
       await this.#cancelAll(call);
-      const before = this.#channel;
+      await this.close();
       this.#channel = undefined;
-      if (!(this.#target instanceof Channel)) await before?.close();
       this.#target = target;
       for (const entry of this.#entries) entry.queue = this.#rebound(entry);
-      if (this.#settings.autoDeclare) await this.declare(call);
+      if (this.#settings.autoDeclare) await this.#declare(call);
     });
   }
 
   /** Closes the channel if it is its own. */
   async close(): Promise<void> {
-    if (!(this.#target instanceof Channel)) await this.#channel?.close();
+    const channel = this.#channel;
+    if (channel === undefined || this.#target instanceof Channel) return;
+    // Now, not when the broker has answered: from here on nothing that came through it can be settled.
+    this.#events.lost(channel, undefined, false);
+    await channel.close();
+  }
+
+  async #declare(call: CallOptions): Promise<void> {
+    for (const { queue } of this.#entries) await queue.declare(call);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -163,7 +202,7 @@ export class Consuming {
 
   #put(given: Queue, queue: Queue): void {
     const same = queue.name === '' ? undefined : this.#find(queue.name);
-    if (same === undefined) this.#entries.push({ given, queue, tag: undefined });
+    if (same === undefined) this.#entries.push({ given, queue, tag: undefined, noAck: undefined });
     else this.#entries[this.#entries.indexOf(same)] = Object.assign(same, { given, queue });
   }
 
@@ -181,8 +220,16 @@ export class Consuming {
     return channel;
   }
 
+  /** A channel may be closed before its end is told: until then its queues look consumed. */
+  async #goneIfClosed({ timeout = CALL_TIMEOUT, signal }: CallOptions): Promise<void> {
+    if (this.active && this.#channel?.closed === true) {
+      await withDeadline(this.#channel.ended, "waiting for the end of a consumer's channel", timeout, signal);
+    }
+  }
+
   async #setPrefetch(channel: Channel, count: number, call: CallOptions): Promise<void> {
     await channel.call('setting the prefetch', (raw) => raw.prefetch(count), call);
+    this.#limited = channel;
   }
 
   /** Declares through the connection, not the channel that messages come through: a refused declaration closes its channel. */
@@ -207,6 +254,7 @@ export class Consuming {
     const before = entry.tag;
     // Known before the answer: the first messages come with it.
     entry.tag = consumerTag;
+    entry.noAck = noAck;
     try {
       await channel.call(`consuming from ${queue}`, (raw) => raw.consume(name, deliver, settings), call);
     } catch (error) {
@@ -265,9 +313,10 @@ export class Consuming {
   }
 
   #lost(channel: Channel, reason: Error | undefined): void {
-    if (channel !== this.#channel) return;
-    const consumed = this.#entries.some((each) => each.tag !== undefined && this.#starting?.includes(each) !== true);
-    for (const entry of this.#entries) if (entry.tag !== undefined) this.#ended(entry);
+    const running = channel === this.#channel ? this.#entries.filter(({ tag }) => tag !== undefined) : [];
+    const consumed = running.some((each) => this.#starting?.includes(each) !== true);
+    for (const entry of running) this.#ended(entry);
+    // Of one that it has left too: messages of it may be at hand.
     this.#events.lost(channel, reason, consumed);
   }
 }

@@ -26,6 +26,9 @@ const OPTIONS: OptionTable<DelayedDeliveryOptions> = {
 };
 
 function named(name: string, prefix: string | undefined): string {
+  if (prefix !== undefined && !kinds.string.test(prefix)) {
+    throw new OptionError(`delayedDelivery: the prefix must be ${kinds.string.words}`);
+  }
   return prefix === undefined || prefix === '' ? name : `${prefix}_${name}`;
 }
 
@@ -145,8 +148,8 @@ export async function bindQueueToNativeDelayedDeliveryExchange(
  * (8.5 years). Digits that are before the key already, as on a message that comes again, are replaced. Throws `OptionError`.
  */
 export function calculateRoutingKey(countdown: number, routingKey: string): string {
-  const seconds = Math.ceil(countdown / 1000);
-  if (typeof countdown !== 'number' || !(countdown >= 1000) || seconds > MAX_SECONDS) {
+  const seconds = typeof countdown === 'number' ? Math.ceil(countdown / 1000) : Number.NaN;
+  if (!(countdown >= 1000 && seconds <= MAX_SECONDS)) {
     throw new OptionError(
       `calculateRoutingKey: the countdown must be milliseconds, from 1000 (a second is the finest) to ${MAX_SECONDS * 1000}`,
     );

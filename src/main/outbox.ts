@@ -147,7 +147,7 @@ export class Outbox {
       if (isDeclared(channel, entity)) continue;
       // A declaration that fails closes its channel: not the one on which other messages are under way, if we can choose.
       const through = this.#target instanceof Channel ? channel : await this.#target.defaultChannel();
-      await declareOnce(through, entity);
+      await declareOnce(through, entity, this.#target);
     }
     await channel.drained();
     while (!this.#hasRoom || (submission.alone && this.#unconfirmed > 0)) {
@@ -168,7 +168,7 @@ export class Outbox {
     if (this.#target instanceof Channel) return this.#target;
     if (isPatient && performance.now() < this.#holdUntil) throw this.#holdError;
     try {
-      const channel = await this.#target.channel();
+      const channel = await (this.#target.publishingChannel?.() ?? this.#target.channel());
       this.#openFailures = 0;
       this.#channel = channel;
     } catch (error) {

@@ -94,7 +94,7 @@ export class Producer {
   async maybeDeclare(entity: Exchange | Queue): Promise<boolean> {
     const channel = this.#target instanceof Channel ? this.#target : await this.#target.defaultChannel();
     if (isDeclared(channel, entity)) return false;
-    await declareOnce(channel, entity);
+    await declareOnce(channel, entity, this.#target);
     return true;
   }
 

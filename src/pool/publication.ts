@@ -142,7 +142,7 @@ export const PUBLISH_OPTIONS: OptionTable<PublishOptions> = {
     doc: '2: the message survives a restart.',
   },
   priority: { kind: kinds.integer(0, 255), default: 0, doc: 'In queues with `maxPriority`.' },
-  expiration: { kind: kinds.milliseconds, doc: 'The message is dropped after so long in a queue (ms).' },
+  expiration: { kind: kinds.lifetime, doc: 'The message is dropped after so long in a queue (ms).' },
   contentType: { kind: kinds.name, doc: 'The body is a string or bytes of this type already, and is not serialized.' },
   contentEncoding: { kind: kinds.name, defaultWords: 'utf-8; binary for bytes', doc: 'With `contentType`.' },
   correlationId: { kind: kinds.string, doc: 'Of the request this answers.' },

@@ -1,6 +1,15 @@
 /** Exchange, Queue and binding as their users have them: bound, named by the broker, low level, refused. */
 import assert from 'node:assert/strict';
-import { binding, type Channel, Exchange, errors, type Message, Queue } from '#src/index';
+import {
+  binding,
+  type Channel,
+  type Connection,
+  Exchange,
+  errors,
+  type Message,
+  maybeDeclare,
+  Queue,
+} from '#src/index';
 import { onBothBrokers } from '../support/both-brokers.js';
 
 /** Resolves with the first call's arguments. */
@@ -192,6 +201,51 @@ onBothBrokers('a queue consumes at low level, and tells when the broker cancels'
   await scene.send(queue.name, 'y');
   assert.equal((await queue.queueDeclare({ passive: true })).messages, 1);
   assert.deepEqual(inbox, []);
+});
+
+onBothBrokers('a low-level consumer that ends unasked says so', async (scene) => {
+  const queue = scene.keep(new Queue(scene.unique('q'), { channel: scene.connection }));
+  await queue.declare();
+  const ended = heard<[string]>();
+  const tag = await queue.consume({ callback: () => undefined, onCancel: ended.call });
+  await assert.rejects(new Queue('no-such', { passive: true }).declare(await scene.connection.defaultChannel()));
+  assert.deepEqual(await ended.first, [tag], "its channel was closed over another's mistake");
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+  await queue.consume({ callback: () => undefined });
+  await queue.delete();
+  assert.match((await warned).message, /a consumer of queue '.*' has ended: the broker cancelled it/);
+});
+
+onBothBrokers('a low-level consumer is cancelled by a copy of its queue', async (scene) => {
+  const queue = scene.keep(new Queue(scene.unique('q')));
+  const bound = queue.bind(scene.connection);
+  await bound.declare();
+  const tag = await bound.consume({ callback: () => undefined, onCancel: () => assert.fail('it was asked for') });
+  await queue.bind(scene.connection).cancel(tag);
+  assert.equal((await bound.queueDeclare({ passive: true })).consumers, 0);
+});
+
+onBothBrokers('what is declared once does not fail with the mistake of somebody else', async (scene) => {
+  const { connection } = scene;
+  const queues = [1, 2, 3, 4].map(() => scene.keep(new Queue(scene.unique('q'))));
+  const mistake = async (target: Connection | Channel): Promise<void> => {
+    await assert.rejects(new Queue('no-such', { passive: true }).declare(target), errors.NotFound);
+  };
+  await connection.defaultChannel();
+  await using producer = connection.Producer();
+  await Promise.all([mistake(connection), producer.maybeDeclare(queues[0]!)]);
+  const publishing = producer.publish('x', { routingKey: queues[1]!.name, declare: [queues[1]!], mandatory: true });
+  await Promise.all([mistake(connection), publishing]);
+  await Promise.all([mistake(connection), maybeDeclare(queues[2]!, connection)]);
+
+  // Of two that want the same, one asks and the other waits for it.
+  const [one, two] = [await connection.channel(), await connection.channel()];
+  const [failed, done] = await Promise.allSettled([
+    Promise.all([mistake(one), maybeDeclare(queues[3]!, one)]),
+    maybeDeclare(queues[3]!, two),
+  ]);
+  assert.deepEqual([failed.status, done.status, two.closed], ['rejected', 'fulfilled', false]);
+  for (const queue of queues) await queue.queueDeclare(two, { passive: true });
 });
 
 onBothBrokers('what a low-level callback throws becomes a warning, and its channel lives', async (scene) => {

@@ -1,5 +1,6 @@
 /** The inline consumer: its queues, callbacks, limits, and what becomes of messages when something about it changes. */
 import assert from 'node:assert/strict';
+import { test } from 'node:test';
 import { Connection, Consumer, Exchange, errors, type Message, Queue } from '#src/index';
 import { onBothBrokers, type Scene } from '../support/both-brokers.js';
 
@@ -375,4 +376,188 @@ onBothBrokers('leaving a block closes it; that its connection is gone does not m
     await connection.close();
   }
   assert.deepEqual(await counts(scene, queue), [0, 0]);
+});
+
+onBothBrokers('each life has a `closed` of its own: a second loss is told as the first was', async (scene) => {
+  const queue = newQueue(scene);
+  const connection = scene.connect();
+  await using consumer = new Consumer(connection, queue, { onMessage: () => undefined });
+  const lives: Promise<void>[] = [];
+  for (let life = 0; life < 2; life++) {
+    await consumer.consume();
+    lives.push(consumer.closed);
+    connection.collect();
+    await assert.rejects(consumer.closed, errors.ConnectionError);
+  }
+  assert.notEqual(lives[0], lives[1]);
+  await consumer.consume();
+  await consumer.close();
+  await consumer.closed;
+});
+
+onBothBrokers('consume() right after a loss, before anybody is told of it, connects anew', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  const connection = scene.connect();
+  await using consumer = new Consumer(connection, queue, { onMessage: seen.take });
+  await consumer.consume();
+  const before = consumer.closed;
+  connection.collect();
+  await consumer.consume();
+  await assert.rejects(before, errors.ConnectionError);
+  assert.equal(consumer.consuming, true);
+  await scene.send(queue.name, 'x');
+  (await seen.count(1))[0]!.ack();
+});
+
+onBothBrokers('close() that is called twice waits twice', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const connection = scene.connect();
+  const consumer = new Consumer(connection, queue, {
+    onMessage: async (message) => {
+      seen.take(message);
+      await released;
+    },
+  });
+  await consumer.consume();
+  await scene.send(queue.name, 'x');
+  await seen.count(1);
+  connection.collect();
+  await assert.rejects(consumer.closed, errors.ConnectionError);
+  const closings = [consumer.close(), consumer.close()];
+  let early = false;
+  void closings[1]!.then(() => {
+    early = true;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(early, false);
+  release();
+  await Promise.all(closings);
+});
+
+onBothBrokers('qos() and flow() keep to acks, or to none, as it was told to consume', async (scene) => {
+  const [acked, unacked] = [newQueue(scene), newQueue(scene, { noAck: true })];
+  const seen = new Seen();
+  await using consumer = new Consumer(scene.connection, acked, { onMessage: seen.take });
+  const tellsOfAcks = async (queue: Queue): Promise<boolean> => {
+    const next = seen.messages.length + 1;
+    await scene.send(queue.name, 'x');
+    const message = (await seen.count(next)).at(-1)!;
+    // Without acks an ack does nothing, and settles nothing.
+    message.ack();
+    return message.acknowledged;
+  };
+  await consumer.consume({ noAck: true });
+  await consumer.addQueue(unacked);
+  await consumer.consume({ noAck: false });
+  for (const change of [
+    () => consumer.qos({ prefetchCount: 5 }),
+    () => consumer.flow(false).then(() => consumer.flow(true)),
+  ]) {
+    await change();
+    assert.deepEqual([await tellsOfAcks(acked), await tellsOfAcks(unacked)], [false, true]);
+  }
+  await consumer.cancel();
+  await consumer.consume();
+  assert.deepEqual([await tellsOfAcks(acked), await tellsOfAcks(unacked)], [true, false], 'as the queues, from now on');
+});
+
+onBothBrokers('the limit of a loop ends with it', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  await queue.declare(scene.connection);
+  await scene.send(queue.name, ...Array.from({ length: 66 }, String));
+  await using consumer = new Consumer(scene.connection, queue);
+  for await (const message of consumer) {
+    message.ack();
+    break;
+  }
+  consumer.onMessage = seen.take;
+  await consumer.consume();
+  await seen.count(65);
+});
+
+onBothBrokers('revive() ends a loop: what it has not taken goes back, and comes once', async (scene) => {
+  const queue = newQueue(scene);
+  await queue.declare(scene.connection);
+  await scene.send(queue.name, '1', '2', '3');
+  await using consumer = new Consumer(scene.connection, queue);
+  const texts: string[] = [];
+  for await (const message of consumer) {
+    texts.push(message.body.toString());
+    message.ack();
+    // All three are at hand.
+    while ((await counts(scene, queue))[0] > 0);
+    await consumer.revive(scene.connect());
+  }
+  assert.deepEqual([texts, consumer.stale], [['1'], 0]);
+  await scene.hasReady(queue.name, 2);
+  for await (const message of consumer) {
+    texts.push(message.body.toString());
+    message.ack();
+    if (texts.length === 3) break;
+  }
+  assert.deepEqual([texts, consumer.stale], [['1', '2', '3'], 0]);
+});
+
+onBothBrokers("what a listener of 'error' throws is nobody else's: the connection lives", async (scene) => {
+  const queue = new Queue(scene.unique('q'));
+  await using consumer = new Consumer(scene.connection, queue, { onMessage: () => undefined });
+  consumer.on('error', () => {
+    throw new RangeError("the listener's");
+  });
+  await consumer.consume();
+  const uncaught = new Promise<Error>((resolve) => process.setUncaughtExceptionCaptureCallback(resolve));
+  try {
+    await queue.delete(scene.connection);
+    assert.equal((await uncaught).message, "the listener's");
+  } finally {
+    process.setUncaughtExceptionCaptureCallback(null);
+  }
+  assert.deepEqual([scene.connection.connected, consumer.channel!.closed], [true, false]);
+});
+
+onBothBrokers('promises of other libraries are waited for, and their failures are told', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  const failed = new RangeError('of another library');
+  // biome-ignore lint/suspicious/noThenProperty: that is what such a promise is.
+  const thenable = { then: (_: unknown, reject: (error: Error) => void) => queueMicrotask(() => reject(failed)) };
+  await using consumer = new Consumer(scene.connection, queue, {
+    callbacks: [() => thenable, () => assert.fail('the one before it failed')],
+  });
+  const told = new Promise((resolve) => {
+    consumer.on('error', (error, message) => {
+      seen.take(message!);
+      resolve(error);
+    });
+  });
+  await consumer.consume();
+  await scene.send(queue.name, 'x');
+  assert.equal(await told, failed);
+  seen.messages[0]!.ack();
+});
+
+onBothBrokers('declare() and consume() at a time name a queue once', async (scene) => {
+  const names = new Set<string>();
+  const queue = new Queue('', { exclusive: true, onDeclared: (name) => names.add(name) });
+  await using consumer = new Consumer(scene.connection, queue, { onMessage: () => undefined });
+  await Promise.all([consumer.declare(), consumer.purge(), consumer.consume()]);
+  assert.deepEqual([...names], [consumer.queues[0]!.name]);
+});
+
+test('an inline consumer refuses what cannot be a tag, a queue or its name', async () => {
+  const connection = new Connection();
+  assert.throws(() => new Consumer(connection, [], { tagPrefix: 'x'.repeat(201) }), {
+    name: 'OptionError',
+    message: /'tagPrefix'/,
+  });
+  const consumer = new Consumer(connection, []);
+  assert.throws(() => consumer.consumingFrom(undefined as never), errors.OptionError);
+  await assert.rejects(consumer.cancelByQueue(5 as never), errors.OptionError);
 });

@@ -198,6 +198,7 @@ for (const [expiration, told] of [
   ['', 'no_integer'],
   ['-1', '{value_negative,-1}'],
   ['1.5', '{leftover_string,".5"}'],
+  ['315360000001', '{value_too_large,315360000001}'],
 ] as const) {
   onBothBrokers(`the expiration '${expiration}' is refused`, async (scene) => {
     const queue = await scene.queue();

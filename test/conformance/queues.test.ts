@@ -97,6 +97,8 @@ for (const [key, value, told] of [
   ['x-message-ttl', -1, '{value_negative,-1}'],
   ['x-message-ttl', 'soon', '"expected integer, got longstr"'],
   ['x-expires', 0, '{value_zero,0}'],
+  ['x-expires', 315_360_000_001, '{value_too_large,315360000001}'],
+  ['x-message-ttl', 315_360_000_001, '{value_too_large,315360000001}'],
   ['x-max-length', -1, '{value_negative,-1}'],
   ['x-max-length', 1.5, '"expected integer, got double"'],
   ['x-max-length-bytes', -5, '{value_negative,-5}'],

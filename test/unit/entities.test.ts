@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { fromTable, toTable } from '#src/codec/amqp/plain-table';
-import { EncodeError, NotBoundError, OptionError } from '#src/errors';
+import { EncodeError, NotBoundError, OptionError, TimeoutError } from '#src/errors';
 import { Connection } from '#src/main/connection';
 import { Binding, binding } from '#src/main/entities/binding';
-import { queueArgumentsOf } from '#src/main/entities/declare';
+import type { Channel } from '#src/main/entities/channel';
+import { declareOnce, isDeclared, queueArgumentsOf } from '#src/main/entities/declare';
 import { Exchange } from '#src/main/entities/exchange';
 import { Queue } from '#src/main/entities/queue';
 
@@ -39,6 +40,33 @@ describe('Exchange', () => {
     });
     assert.throws(() => new Exchange('e', { deliveryMode: 3 as 1 }), OptionError);
     assert.throws(() => new Exchange(5 as never), OptionError);
+    assert.throws(() => new Exchange('e', { type: 'x'.repeat(256) }), {
+      message: /'type' must be a string of 1 to 255/,
+    });
+    assert.throws(() => new Exchange('e').Message('x', { contentType: 'x'.repeat(256) }), {
+      name: 'OptionError',
+      message: /'contentType'/,
+    });
+  });
+
+  it('does not publish any more when it has rejected', async () => {
+    let room: () => void = () => undefined;
+    const published: unknown[] = [];
+    const written = new Promise<void>((resolve) => {
+      room = resolve;
+    });
+    const full = {
+      drained: () => written,
+      publish: async (...args: unknown[]) => {
+        published.push(args[2]);
+      },
+    };
+    const target = { closed: false, defaultChannel: async () => full as never, channel: () => assert.fail() };
+    const exchange = new Exchange('e', { channel: target });
+    await assert.rejects(exchange.publish('late', { timeout: 1 }), TimeoutError);
+    room();
+    await exchange.publish('in time');
+    assert.deepEqual(published.map(String), ['in time']);
   });
 
   it('is equal to one that is declared alike', () => {
@@ -156,6 +184,32 @@ describe('Queue', () => {
       assert.match(result.reason.message, /queue 'q' is not bound/);
     }
     await assert.rejects(queue.get({ acept: [] } as object), { name: 'OptionError' });
+  });
+});
+
+describe('declaring once', () => {
+  it('forgets what was under way when something was deleted', async () => {
+    let answered: (name: string) => void = () => undefined;
+    let declarations = 0;
+    class Slow extends Queue {
+      override declare(): Promise<string> {
+        declarations++;
+        return new Promise((resolve) => {
+          answered = resolve;
+        });
+      }
+    }
+    const channel = { declared: new Map(), closedOverAnother: () => false } as unknown as Channel;
+    const queue = new Slow('q');
+    const first = declareOnce(channel, queue);
+    channel.declared.clear();
+    answered('q');
+    await first;
+    assert.equal(isDeclared(channel, queue), false);
+    const second = declareOnce(channel, queue);
+    answered('q');
+    await second;
+    assert.deepEqual([isDeclared(channel, queue), declarations], [true, 2]);
   });
 });
 

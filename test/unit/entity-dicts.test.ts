@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { NotBoundError, OptionError } from '#src/errors';
-import { binding, Connection, Exchange, Queue } from '#src/index';
+import { Binding, binding, Connection, Exchange, Queue } from '#src/index';
 import { calculateRoutingKey, delayed, deliveryExchangeName, levelName } from '#src/main/delayed-delivery';
 
 const json = (value: unknown) => JSON.parse(JSON.stringify(value));
@@ -191,6 +191,42 @@ describe('entities', () => {
     assert.deepEqual([way.exchange, way.routingKey, way.arguments], [exchange, 'k', { n: 1 }]);
   });
 
+  it('are moved with revive(), and copies under another name with them', () => {
+    const [one, two] = [new Connection(), new Connection()];
+    const queue = new Queue('q', 'e', { channel: one });
+    queue.revive(two);
+    const named = queue.named('other');
+    // Two connections look alike: it matters which of them it is.
+    assert.ok(named.channel === two && named.exchange!.channel === two);
+  });
+
+  it('live as long as a broker allows, which is longer than a timer of Node', () => {
+    const tenYears = 315_360_000_000;
+    const queue = new Queue('q', { expires: tenYears, messageTtl: tenYears });
+    assert.deepEqual([queue.expires, queue.messageTtl], [tenYears, tenYears]);
+    assert.equal(new Exchange('e').Message('x', { expiration: tenYears }).properties.expiration, '315360000000');
+    for (const option of ['expires', 'messageTtl']) {
+      assert.throws(() => new Queue('q', { [option]: tenYears + 1 }), { name: 'OptionError', message: /ten years/ });
+    }
+  });
+
+  it('refuse what is no binding, nor can be bound', async () => {
+    assert.throws(() => Binding.fromDict(null as never), OptionError);
+    for (const method of ['bind', 'unbind'] as const) {
+      const way = binding('e', 'k');
+      const target = new Connection();
+      await assert.rejects(way[method]({} as never, target), {
+        name: 'OptionError',
+        message: /a Queue or an Exchange/,
+      });
+      await assert.rejects(way[method](new Queue('q'), target, { routingKey: 'other' } as object), {
+        name: 'OptionError',
+        message: /unknown option 'routingKey'/,
+      });
+    }
+    await assert.rejects(new Queue('q').cancel(5 as never), OptionError);
+  });
+
   it('refuse unknown options of every method, before a broker is asked', async () => {
     const [queue, exchange] = [
       new Queue('q', { channel: new Connection() }),
@@ -239,7 +275,7 @@ describe('delayed delivery', () => {
   });
 
   it('refuses delays and keys that it cannot carry', () => {
-    for (const countdown of [0, -1, 10, 999, Number.NaN, 2 ** 28 * 1000, '1000' as never]) {
+    for (const countdown of [0, -1, 10, 999, Number.NaN, 2 ** 28 * 1000, '1000' as never, 1000n as never]) {
       assert.throws(() => calculateRoutingKey(countdown, 'k'), { name: 'OptionError', message: /milliseconds/ });
     }
     assert.throws(() => calculateRoutingKey(1000, ''), OptionError);
@@ -255,6 +291,7 @@ describe('delayed delivery', () => {
     );
     assert.throws(() => levelName(28), OptionError);
     assert.throws(() => levelName(-1), OptionError);
+    assert.throws(() => levelName(1, 5 as never), OptionError);
     assert.deepEqual(delayed(10_000, 'destination', { prefix: 'app' }), {
       exchange: 'app_celery_delayed_27',
       routingKey: TEN,

@@ -4,7 +4,7 @@
  * values that users see. Reads only what `write-content.ts` wrote, so it checks nothing.
  */
 import { behindField, splitTable } from './field-bytes.js';
-import { readProperties } from './properties.js';
+import { PROPERTY_NAMES, readProperties } from './properties.js';
 
 function items(bytes: Buffer): unknown[] {
   const list: unknown[] = [];
@@ -73,22 +73,7 @@ export function readFields(bytes: Buffer, at = 0): Record<string, unknown> {
   return table;
 }
 
-const NAMES = [
-  'contentType',
-  'contentEncoding',
-  'headers',
-  'deliveryMode',
-  'priority',
-  'correlationId',
-  'replyTo',
-  'expiration',
-  'messageId',
-  'timestamp',
-  'type',
-  'userId',
-  'appId',
-  'clusterId',
-] as const;
+const NAMES = [...PROPERTY_NAMES, 'headers', 'clusterId'] as const;
 
 /** All properties, `headers` among them: `at` is the flags word, `end` the end of the header's payload. */
 export function readAmqplibProperties(

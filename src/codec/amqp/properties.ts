@@ -24,6 +24,22 @@ export interface WireProperties {
   appId?: string;
 }
 
+/** Their names, in the order of the wire. */
+export const PROPERTY_NAMES = [
+  'contentType',
+  'contentEncoding',
+  'deliveryMode',
+  'priority',
+  'correlationId',
+  'replyTo',
+  'expiration',
+  'messageId',
+  'timestamp',
+  'type',
+  'userId',
+  'appId',
+] as const satisfies readonly (keyof WireProperties)[];
+
 function bound(at: number, count: number, end: number): void {
   if (at + count > end)
     throw new DecodeError(`a content header ends early: ${count} bytes wanted at ${at}, it ends at ${end}`);

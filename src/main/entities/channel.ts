@@ -156,7 +156,8 @@ export class Channel {
     } catch (error) {
       answer.then(late, () => undefined);
       // An argument that amqplib could not encode: it waits for the answer to what it has not sent, for ever.
-      if (error instanceof TypeError || error instanceof RangeError) void this.close();
+      const thrown = error instanceof EncodeError ? error.cause : error;
+      if (thrown instanceof TypeError || thrown instanceof RangeError) void this.close();
       if (signal?.aborted) throw error;
       throw this.#explain(error, doing);
     } finally {

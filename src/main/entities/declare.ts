@@ -1,11 +1,13 @@
 /** Declaring a queue on a channel of amqplib, and remembering what was declared. */
 import type * as amqplib from 'amqplib';
 import { toTable } from '../../codec/amqp/plain-table.js';
+import { ClosedError } from '../../errors.js';
 import { errorFromAmqp, saysOnlyClosed } from '../transports/amqp/errors.js';
 import type { Channel } from './channel.js';
 import { declareExchange, Exchange } from './exchange.js';
 import type { Queue } from './queue.js';
 import type { QueueFacts } from './queue-options.js';
+import type { Target } from './target.js';
 
 /** The arguments of the declaration: the options with names of their own win over `queueArguments`. Durations in ms. */
 export function queueArgumentsOf(queue: Queue): Record<string, unknown> {
@@ -112,28 +114,41 @@ export function isDeclared(channel: Channel, entity: Exchange | Queue): boolean 
 
 const DONE = Promise.resolve();
 
+/** The broker has said neither yes nor no. */
+const NOT_ASKED = Symbol('not asked');
+
 /**
  * Declares `entity` once in the life of a connection: what goes away by itself (`autoDelete`, `expires`) every time. Equal
- * declarations that are under way are joined, and failed ones forgotten.
+ * declarations that are under way are joined, and failed ones forgotten. `channel` says in which life; `target`: through what,
+ * which for a connection is another channel where its default one is closed over somebody else's mistake.
  */
-export async function declareOnce(channel: Channel, entity: Exchange | Queue): Promise<void> {
+export async function declareOnce(channel: Channel, entity: Exchange | Queue, target: Target = channel): Promise<void> {
   const key = cacheKey(entity);
   if (key === undefined) {
-    await entity.declare(channel);
+    await entity.declare(target);
     return;
   }
-  const before = channel.declared.get(key);
-  if (before !== undefined) {
-    await before;
-    return;
+  const { declared } = channel;
+  for (;;) {
+    const before = declared.get(key);
+    if (before === undefined) break;
+    // It may have been made on a channel that ended under it: then it says nothing of ours.
+    if ((await before) !== NOT_ASKED) return;
   }
-  const declaring = entity.declare(channel);
-  channel.declared.set(key, declaring);
-  try {
-    await declaring;
-    channel.declared.set(key, DONE);
-  } catch (error) {
-    channel.declared.delete(key);
-    throw error;
-  }
+  const declaring = entity.declare(target);
+  const shared = declaring.then(
+    () => {
+      // Unless something was deleted meanwhile, which forgets all.
+      if (declared.get(key) === shared) declared.set(key, DONE);
+    },
+    (error: unknown) => {
+      if (declared.get(key) === shared) declared.delete(key);
+      if (error instanceof ClosedError || channel.closedOverAnother(error)) return NOT_ASKED;
+      throw error;
+    },
+  );
+  // Those who join it may be none; who asked hears of it by `declaring`.
+  shared.catch(() => undefined);
+  declared.set(key, shared);
+  await declaring;
 }

@@ -2,6 +2,7 @@
 
 import type * as amqplib from 'amqplib';
 import { fromTable } from '../../codec/amqp/plain-table.js';
+import { PROPERTY_NAMES } from '../../codec/amqp/properties.js';
 import { DEFAULT_MAX_DECODED_BYTES } from '../../codec/compression.js';
 import { decodePayload } from '../../codec/decode.js';
 import type { ExtendedTypes } from '../../codec/extended-types.js';
@@ -22,24 +23,9 @@ export function acceptSet(accept: readonly string[]): ReadonlySet<string> {
   return prepareAcceptContent(accept);
 }
 
-const PROPERTIES = [
-  'contentType',
-  'contentEncoding',
-  'deliveryMode',
-  'priority',
-  'correlationId',
-  'replyTo',
-  'expiration',
-  'messageId',
-  'timestamp',
-  'type',
-  'userId',
-  'appId',
-] as const;
-
 function propertiesOf(given: amqplib.MessageProperties): MessageProperties {
   const result: Record<string, unknown> = {};
-  for (const key of PROPERTIES) if (given[key] !== undefined) result[key] = given[key];
+  for (const key of PROPERTY_NAMES) if (given[key] !== undefined) result[key] = given[key];
   return result;
 }
 

@@ -14,7 +14,17 @@ import {
   outgoingMessage,
   publishTo,
 } from './publishing.js';
-import { ask, CALL_OPTIONS, frozenTable, isTarget, type Target, targetFirst, targetKind, targetOf } from './target.js';
+import {
+  ask,
+  CALL_OPTIONS,
+  frozenTable,
+  isTarget,
+  readCallOptions,
+  type Target,
+  targetFirst,
+  targetKind,
+  targetOf,
+} from './target.js';
 
 export { type DeliveryMode, deliveryModeKind } from '../../pool/entity.js';
 
@@ -31,7 +41,7 @@ export interface ExchangeOptions {
 
 export const EXCHANGE_OPTIONS: OptionTable<ExchangeOptions> = {
   type: {
-    kind: kinds.name,
+    kind: kinds.shortName,
     default: 'direct',
     doc: "'direct', 'topic', 'fanout', 'headers', or a type of a broker's plugin.",
   },
@@ -297,6 +307,11 @@ interface Bindable {
   unbindFrom(source: Exchange, options: BindOptions, target?: Target): Promise<void>;
 }
 
+function mustBeBindable(entity: Bindable, owner: string): void {
+  if (typeof (entity as Partial<Bindable> | null | undefined)?.bindTo === 'function') return;
+  throw new OptionError(`${owner}: the first argument must be a Queue or an Exchange`);
+}
+
 /** A binding as a plain object. */
 export type BindingDict = BindingOptions & {
   readonly exchange: ExchangeDict | string;
@@ -328,6 +343,7 @@ export class Binding {
 
   /** From a plain object, such as `asDict` makes. Throws `OptionError`. */
   static fromDict(dict: BindingDict): Binding {
+    if (!kinds.object.test(dict)) throw new OptionError('Binding.fromDict: it takes an object');
     const { exchange, routingKey, ...options } = withoutNulls(dict);
     const from = kinds.object.test(exchange) ? Exchange.fromDict(exchange as ExchangeDict) : exchange;
     return new Binding(from as Exchange | string, routingKey as string | undefined, options);
@@ -340,16 +356,16 @@ export class Binding {
 
   /** Binds a queue or exchange by it, through `target` or what the entity is bound to. */
   async bind(entity: Bindable, target?: Target, options?: CallOptions): Promise<void> {
-    await entity.bindTo(this.exchange, { ...this.#way(this.arguments), ...options }, target);
+    const call = readCallOptions('binding.bind', options);
+    mustBeBindable(entity, 'binding.bind');
+    await entity.bindTo(this.exchange, { ...this.#way(this.arguments), ...call }, target);
   }
 
   /** Undoes `bind`. */
   async unbind(entity: Bindable, target?: Target, options?: CallOptions): Promise<void> {
-    await entity.unbindFrom(
-      this.exchange,
-      { ...this.#way(this.unbindArguments ?? this.arguments), ...options },
-      target,
-    );
+    const call = readCallOptions('binding.unbind', options);
+    mustBeBindable(entity, 'binding.unbind');
+    await entity.unbindFrom(this.exchange, { ...this.#way(this.unbindArguments ?? this.arguments), ...call }, target);
   }
 
   /** Its attributes as a plain object, for JSON and `fromDict`. */

@@ -30,14 +30,14 @@ export interface OutgoingOptions {
 }
 
 const MESSAGE_OPTIONS: OptionTable<OutgoingOptions> = {
-  contentType: { kind: kinds.name, doc: 'What the body is; nothing is serialized.' },
-  contentEncoding: { kind: kinds.name, defaultWords: 'utf-8 for strings', doc: "The body's charset." },
+  contentType: { kind: kinds.shortName, doc: 'What the body is; nothing is serialized.' },
+  contentEncoding: { kind: kinds.shortName, defaultWords: 'utf-8 for strings', doc: "The body's charset." },
   headers: { kind: kinds.object, default: {}, doc: 'The headers table.' },
   deliveryMode: { kind: deliveryModeKind, defaultWords: "the exchange's, else 2", doc: '2: survives a restart.' },
   priority: { kind: kinds.integer(0, 255), default: 0, doc: 'In queues with `maxPriority`.' },
   correlationId: { kind: kinds.shortString, doc: 'Of the request this answers.' },
   replyTo: { kind: kinds.shortString, doc: 'The name of the queue for answers.' },
-  expiration: { kind: kinds.milliseconds, doc: 'Dropped after so long in a queue (ms).' },
+  expiration: { kind: kinds.lifetime, doc: 'Dropped after so long in a queue (ms).' },
   messageId: { kind: kinds.shortString, doc: 'A name for the message.' },
   timestamp: { kind: kinds.integer(0, Number.MAX_SAFE_INTEGER), doc: 'Whole seconds since 1970.' },
   type: { kind: kinds.shortString, doc: 'For the application.' },
@@ -110,11 +110,16 @@ export async function publishTo(
   const properties = { ...message.properties, mandatory: mandatory! };
   // By which its return is known.
   if (mandatory) properties.messageId ??= randomUUID();
+  let isWaited = true;
   const send = async (): Promise<void> => {
     const channel = await channelOf(target, doing, { timeout, ...(signal === undefined ? {} : { signal }) });
     await channel.drained();
-    signal?.throwIfAborted();
-    await channel.publish(to, routingKey!, message.body, properties);
+    // Whoever has given up may have sent it another way.
+    if (isWaited) await channel.publish(to, routingKey!, message.body, properties);
   };
-  await withDeadline(send(), doing, timeout, signal);
+  try {
+    await withDeadline(send(), doing, timeout, signal);
+  } finally {
+    isWaited = false;
+  }
 }

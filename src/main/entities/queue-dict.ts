@@ -51,7 +51,7 @@ const QUEUE_DICT: OptionTable<QueueDict> = {
   exchange: { kind: exchangeKind, doc: 'What the queue is bound to.' },
   bindings: { kind: listKind, doc: 'Bindings to several exchanges.' },
   bindingKey: { kind: kinds.shortString, defaultWords: '`routingKey`', doc: 'Binds the queue to its exchange.' },
-  exchangeType: { kind: kinds.name, doc: 'Of the exchange.' },
+  exchangeType: { kind: kinds.shortName, doc: 'Of the exchange.' },
   exchangeDurable: { kind: kinds.boolean, defaultWords: '`durable`', doc: 'Of the exchange.' },
   exchangeAutoDelete: { kind: kinds.boolean, defaultWords: '`autoDelete`', doc: 'Of the exchange.' },
   exchangeArguments: { kind: kinds.object, doc: 'Of the exchange.' },

@@ -48,8 +48,8 @@ export const QUEUE_OPTIONS: OptionTable<QueueOptions> = {
   noAck: { kind: kinds.boolean, default: false, doc: 'Its messages need no ack, unless a consumer says otherwise.' },
   noDeclare: { kind: kinds.boolean, default: false, doc: 'Declaring does nothing.' },
   alias: { kind: kinds.string, doc: 'A name for programs; the broker does not see it.' },
-  expires: { kind: kinds.milliseconds, doc: 'Unused for so long, the queue is deleted (ms).' },
-  messageTtl: { kind: kinds.milliseconds, doc: 'Messages older than this are dropped (ms).' },
+  expires: { kind: kinds.lifetime, doc: 'Unused for so long, the queue is deleted (ms).' },
+  messageTtl: { kind: kinds.lifetime, doc: 'Messages older than this are dropped (ms).' },
   maxLength: { kind: COUNT, doc: 'The most messages.' },
   maxLengthBytes: { kind: COUNT, doc: 'The most bytes of bodies.' },
   maxPriority: { kind: kinds.integer(0, 255), doc: 'Makes it a priority queue.' },
@@ -103,7 +103,11 @@ export interface QueueConsumeOptions extends GetOptions {
 export const CONSUME_OPTIONS: OptionTable<QueueConsumeOptions> = {
   callback: { kind: functionKind(), required: true, doc: 'Called with each message.' },
   consumerTag: { kind: kinds.shortString, default: '', doc: "A name for the consumer; the broker's without one." },
-  onCancel: { kind: functionKind(), doc: 'Called with the tag when the broker cancels it: the queue was deleted.' },
+  onCancel: {
+    kind: functionKind(),
+    defaultWords: 'a warning of the process',
+    doc: 'Called with the tag when it ends without `cancel`: the queue was deleted, or the channel lost.',
+  },
   ...DELIVERY_OPTIONS,
   ...CALL_OPTIONS,
 };

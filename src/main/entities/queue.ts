@@ -7,7 +7,6 @@ import { kinds, readOptions } from '../../options.js';
 import { ENTITY } from '../../pool/entity.js';
 import type { CallOptions, Channel, Declared } from './channel.js';
 import { declareAlone, declareWithBindings, queueArgumentsOf } from './declare.js';
-import { acceptSet, messageFrom, settleOn, traitsOn } from './delivery.js';
 import {
   type Binding,
   type BindOptions,
@@ -16,10 +15,10 @@ import {
   type DeclareOptions,
   Exchange,
 } from './exchange.js';
-import { startConsumer } from './queue-consume.js';
 import { type QueueDict, queueDict, readQueueDict } from './queue-dict.js';
 import {
   BINDINGS,
+  CONSUME_OPTIONS,
   DELETE_OPTIONS,
   GET_OPTIONS,
   type GetOptions,
@@ -32,7 +31,8 @@ import {
   UNBIND_OPTIONS,
   type UnbindOptions,
 } from './queue-options.js';
-import { ask, askAndStay, frozenTable, readCallOptions, type Target, targetFirst, targetOf } from './target.js';
+import { startConsumer, stopConsumer, takeOne } from './queue-taking.js';
+import { ask, frozenTable, readCallOptions, type Target, targetFirst, targetOf } from './target.js';
 
 export { QUEUE_OPTIONS, type QueueFacts, type QueueOptions } from './queue-options.js';
 
@@ -70,8 +70,8 @@ export class Queue {
   /** The broker's name for it, and the life of the connection in which it gave it. */
   #adopted: { readonly name: string; readonly life: Declared } | undefined;
   #target: Target | undefined;
-  /** The channels of `consume()`, by consumer tag. */
-  readonly #consumers = new Map<string, Channel>();
+  /** The channels of `consume()`, by consumer tag; of the copies too. */
+  #consumers = new Map<string, Channel>();
 
   /**
    * `exchange`: an Exchange, the name of a direct one, or a list of bindings; without one the options may come second.
@@ -168,6 +168,7 @@ export class Queue {
   bind(target: Target): Queue {
     const copy = new Queue(this.#name, this.exchange, { ...this.#options, channel: target });
     copy.#adopted = this.#adopted;
+    copy.#consumers = this.#consumers;
     return copy;
   }
 
@@ -180,7 +181,8 @@ export class Queue {
 
   /** A copy with another name, such as the one the broker gave. */
   named(name: string): Queue {
-    return new Queue(name, this.exchange, this.#options);
+    const channel = this.#target === undefined ? {} : { channel: this.#target };
+    return new Queue(name, this.exchange, { ...this.#options, ...channel });
   }
 
   /**
@@ -254,40 +256,29 @@ export class Queue {
   async get(options?: Target | GetOptions): Promise<Message | null>;
   async get(first?: Target | GetOptions, second?: GetOptions): Promise<Message | null> {
     const [given, options] = targetFirst(first, second);
-    const { noAck = this.noAck, accept: names, ...call } = readOptions<GetOptions>('Queue.get', GET_OPTIONS, options);
-    const accept = acceptSet(names!);
-    const target = targetOf(given, this.#target, String(this));
-    const take = async (raw: amqplib.ConfirmChannel, channel: Channel) => ({
-      found: await raw.get(this.name, { noAck }),
-      channel,
-    });
-    const { found, channel } = await askAndStay(target, `getting from ${this}`, take, call, (late) => {
-      if (late.found !== false && !noAck && !late.channel.closed) late.channel.raw.nack(late.found);
-    });
-    if (found === false) return null;
-    const settle = settleOn(channel, found, noAck);
-    return messageFrom(found, this.name, { accept }, settle, traitsOn(channel, found, noAck));
+    const read = readOptions<GetOptions>('Queue.get', GET_OPTIONS, options);
+    return takeOne(this, targetOf(given, this.#target, String(this)), read);
   }
 
   /**
    * Starts a consumer on this thread and resolves with its tag; `cancel(tag)` ends it. It is the plain way: no prefetch, no
-   * decoding, nothing starts it again. What `callback` throws becomes a warning of the process, the message stays unsettled.
-   * `Consumer` does all of that. Throws `NotFound`, `AccessRefused` (the queue has an exclusive consumer).
+   * decoding, nothing starts it again. What `callback` throws becomes a warning of the process, the message stays unsettled. It
+   * ends with its channel, which `onCancel` hears of, or a warning. `Consumer` does all of that. Throws `NotFound`, `AccessRefused` (the queue has an exclusive consumer).
    */
   async consume(target: Target | undefined, options: QueueConsumeOptions): Promise<string>;
   async consume(options: QueueConsumeOptions): Promise<string>;
   async consume(first: Target | QueueConsumeOptions | undefined, second?: QueueConsumeOptions): Promise<string> {
     const [given, options] = targetFirst(first, second);
-    return startConsumer(this, targetOf(given, this.#target, String(this)), options, this.#consumers);
+    const read = readOptions<QueueConsumeOptions>('Queue.consume', CONSUME_OPTIONS, options);
+    return startConsumer(this, targetOf(given, this.#target, String(this)), read, this.#consumers);
   }
 
-  /** Ends a consumer that `consume` has started; nothing to do for one that is gone. What it has brought can still be settled. */
+  /**
+   * Ends a consumer that `consume` of this queue, or of a copy of it, has started; nothing to do for one that is gone. What it has
+   * brought can still be settled.
+   */
   async cancel(consumerTag: string, options?: CallOptions): Promise<void> {
-    const call = readCallOptions('Queue.cancel', options);
-    const channel = this.#consumers.get(consumerTag);
-    if (channel === undefined || channel.closed) return;
-    await channel.call(`cancelling the consumer '${consumerTag}'`, (raw) => raw.cancel(consumerTag), call);
-    this.#consumers.delete(consumerTag);
+    await stopConsumer(consumerTag, options, this.#consumers);
   }
 
   /** Binds it to one more exchange. */

@@ -10,12 +10,17 @@ export function warn(text: string): void {
   process.emitWarning(text, { type: 'MozukuWarning' });
 }
 
+/** A promise, of whatever library. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as Partial<PromiseLike<unknown>> | null | undefined)?.then === 'function';
+}
+
 /** Calls `user`; what it throws or rejects with becomes a warning of the process. `who`: whose callback it is. */
 export function callSafely(who: unknown, user: () => unknown): void {
   const tell = (error: unknown): void => warn(`a callback of ${who} failed: ${describeThrown(error)}`);
   try {
     const result = user();
-    if (result instanceof Promise) result.catch(tell);
+    if (isThenable(result)) result.then(undefined, tell);
   } catch (error) {
     tell(error);
   }

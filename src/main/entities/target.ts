@@ -12,7 +12,10 @@ import { CALL_TIMEOUT, type CallOptions, Channel } from './channel.js';
 export interface ChannelSource {
   readonly closed: boolean;
   defaultChannel(): Promise<Channel>;
+  /** A new one, to be closed by whoever asked for it. */
   channel(options?: CallOptions): Promise<Channel>;
+  /** Where producers of a pool share a channel: that one. */
+  publishingChannel?(): Promise<Channel>;
 }
 
 export type Target = ChannelSource | Channel;

@@ -42,7 +42,7 @@ export async function maybeDeclare(
   const attempt = async (): Promise<boolean> => {
     const channel = await channelOf(through, String(entity), {});
     if (isDeclared(channel, entity)) return false;
-    await declareOnce(channel, entity);
+    await declareOnce(channel, entity, through);
     return true;
   };
   if (!retry) return attempt();

@@ -83,7 +83,8 @@ export class AmqpConnection implements BrokerConnection {
   }
 
   get open(): boolean {
-    return this.#open && !this.#closing;
+    // One that was cut is of no use, whoever has been told of it.
+    return this.#open && !this.#closing && !this.#cut.signal.aborted;
   }
 
   /** Why it was lost; undefined while it is open, and after our own `close()`. */

@@ -16,6 +16,7 @@ export class MemoryConnection implements BrokerConnection {
   readonly ended: Promise<KombuError | undefined>;
   #open = true;
   #closing = false;
+  #cut = false;
   #reason: KombuError | undefined;
 
   constructor(parameters: ConnectionParameters) {
@@ -36,7 +37,7 @@ export class MemoryConnection implements BrokerConnection {
   }
 
   get open(): boolean {
-    return this.#open && !this.#closing;
+    return this.#open && !this.#closing && !this.#cut;
   }
 
   get reason(): KombuError | undefined {
@@ -57,6 +58,7 @@ export class MemoryConnection implements BrokerConnection {
   }
 
   destroy(): void {
+    this.#cut = true;
     this.model.cut();
   }
 }

@@ -71,6 +71,9 @@ export class StoredMessage {
   }
 }
 
+/** RabbitMQ's limit for all that expires, in ms: ten years. */
+export const LONGEST_LIFE = 315_360_000_000;
+
 /** Milliseconds, or undefined without one. Throws the refusal of what is no such text. */
 export function parseExpiration(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
@@ -80,6 +83,7 @@ export function parseExpiration(text: string | undefined): number | undefined {
   if (digits !== text) throw refuse(`{leftover_string,"${text.slice(digits.length)}"}`);
   const value = Number(digits);
   if (value < 0) throw refuse(`{value_negative,${value}}`);
+  if (value > LONGEST_LIFE) throw refuse(`{value_too_large,${digits}}`);
   return value;
 }
 

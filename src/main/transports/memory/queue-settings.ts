@@ -2,6 +2,7 @@
 import { readField } from '../../../codec/amqp/amqplib-values.js';
 import { fieldBytes } from '../../../codec/amqp/field-bytes.js';
 import { INTEGERS, typeName } from './headers-match.js';
+import { LONGEST_LIFE } from './message.js';
 import { preconditionFailed, type Refusal } from './refusal.js';
 
 export type Fields = ReadonlyMap<string, Buffer>;
@@ -56,6 +57,11 @@ export function readQueueSettings(args: Fields, queue: string, vhost: string): Q
     if (value !== undefined && value < 0) throw refuse(key, `{value_negative,${value}}`);
     return value;
   };
+  const life = (key: string): number | undefined => {
+    const value = count(key);
+    if (value !== undefined && value > LONGEST_LIFE) throw refuse(key, `{value_too_large,${value}}`);
+    return value;
+  };
   const text = (key: string): string | undefined => {
     const field = args.get(key);
     if (field === undefined) return undefined;
@@ -68,7 +74,7 @@ export function readQueueSettings(args: Fields, queue: string, vhost: string): Q
       `invalid type '${typeName(exchange)}' for arg 'x-dead-letter-exchange' in queue '${queue}' in vhost '${vhost}'`,
     );
   }
-  const expires = count('x-expires');
+  const expires = life('x-expires');
   if (expires === 0) throw refuse('x-expires', '{value_zero,0}');
   const deadLetterRoutingKey = text('x-dead-letter-routing-key');
   if (deadLetterRoutingKey !== undefined && exchange === undefined) {
@@ -86,7 +92,7 @@ export function readQueueSettings(args: Fields, queue: string, vhost: string): Q
   }
   return {
     expires,
-    messageTtl: count('x-message-ttl'),
+    messageTtl: life('x-message-ttl'),
     maxLength: count('x-max-length') ?? Number.POSITIVE_INFINITY,
     maxLengthBytes: count('x-max-length-bytes') ?? Number.POSITIVE_INFINITY,
     overflow: overflow as QueueSettings['overflow'],
