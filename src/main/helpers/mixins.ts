@@ -238,11 +238,10 @@ export abstract class ConsumerMixin {
       this.logger.info(`connected to ${connection.asUri()}`);
       const channel = await round.open();
       const make: ConsumerFactory = (queues, options = {}) =>
-        new Consumer(
-          channel,
-          queues,
-          round.counted({ onDecodeError: (message, error) => this.onDecodeError(message, error), ...options }),
-        );
+        new Consumer(channel, queues, {
+          onDecodeError: (message, error) => this.onDecodeError(message, error),
+          ...options,
+        });
       await round.start(await this.getConsumers(make, channel));
       round.extra = await this.extraContext(connection, channel);
       await this.onConsumeReady(connection, channel, round.consumers);
