@@ -166,6 +166,7 @@ export class ConnectionCore {
         stop.abort(reason);
       }
     };
+    let failure: unknown;
     for (let attempt = 0; ; attempt++) {
       try {
         const left = Math.min(deadline - performance.now(), 0x7fffffff);
@@ -173,9 +174,11 @@ export class ConnectionCore {
       } catch (error) {
         if (stop.signal.aborted || this.closed || attempt >= maxRetries || !isRecoverable(error)) throw error;
         const wait = interval(attempt);
+        // An attempt that the deadline has cut short says nothing; the one before it does.
+        if (failure === undefined || performance.now() < deadline) failure = error;
         if (performance.now() + wait >= deadline) {
-          const text = `no connection to ${formatUrl(this.parameters)} within ${timeout} ms: ${(error as Error).message}`;
-          throw new TimeoutError(text, { cause: error, details: { milliseconds: timeout } });
+          const text = `no connection to ${formatUrl(this.parameters)} within ${timeout} ms: ${(failure as Error).message}`;
+          throw new TimeoutError(text, { cause: failure, details: { milliseconds: timeout } });
         }
         errback?.(lastOf(error as KombuError), wait);
         await this.pause(wait, stop.signal);
