@@ -3,6 +3,7 @@
  * A connection of a pool outlives those that it is lent to: each of them is a `Connection` of its own around the same core.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { whenAborted } from '../abort.js';
 import { ClosedError, KombuError, TimeoutError } from '../errors.js';
 import { withDeadline } from './deadline.js';
 import { type CallOptions, Channel, type Declared } from './entities/channel.js';
@@ -147,12 +148,12 @@ export class ConnectionCore {
     const { signal } = waits;
     const stop = new AbortController();
     const onAbort = (): void => stop.abort(signal?.reason);
+    const unheard = signal?.aborted === false ? whenAborted(signal, onAbort) : undefined;
     if (signal?.aborted) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
     try {
       return await this.#ensure(waits, stop);
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      unheard?.();
     }
   }
 

@@ -3,6 +3,7 @@
  * way at once; they reach the broker in the order of the calls.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { whenAborted } from '../abort.js';
 import {
   AccessRefused,
   ChannelError,
@@ -161,7 +162,7 @@ export class Producer {
       const settle: Settle = (error) => {
         if (!this.#underWay.delete(prepared)) return;
         clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
+        unheard?.();
         prepared.abandoned = true;
         this.#queue.delete(prepared);
         if (this.#underWay.size === 0) for (const tell of this.#onIdle.splice(0)) tell();
@@ -172,8 +173,7 @@ export class Producer {
         const doing = `publishing to exchange '${exchange}' with routing key '${routingKey}'`;
         settle(tooLate(doing, timeout, prepared.lastError));
       }, timeout);
-      const onAbort = (): void => settle(signal?.reason);
-      signal?.addEventListener('abort', onAbort, { once: true });
+      const unheard = signal && whenAborted(signal, () => settle(signal.reason));
       this.#underWay.set(prepared, settle);
       if (policy === undefined) this.#send(prepared, settle);
       else this.#sendAgain(prepared, policy).then(() => settle(undefined), settle);

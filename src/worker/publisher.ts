@@ -6,6 +6,7 @@
  *      ▲                                                                      │
  *      └────────────── resolves, or rejects ◀── once a turn ──────────────────┘
  */
+import { whenAborted } from '../abort.js';
 import { bufferOf } from '../codec/bytes.js';
 import * as errors from '../errors.js';
 import type { EntityFields } from '../pool/entity.js';
@@ -77,17 +78,16 @@ export class Publisher {
         this.#abandon(pending);
         pending.reject(error);
       };
-      const onAbort = (): void => giveUp(signal?.reason);
       const timer = setTimeout(() => giveUp(tooLate(publication, timeout)), timeout);
       const end = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
+        unheard?.();
       };
+      const unheard = signal?.aborted === false ? whenAborted(signal, () => giveUp(signal.reason)) : undefined;
       if (signal?.aborted) {
         pending.reject(signal.reason);
         return;
       }
-      signal?.addEventListener('abort', onAbort, { once: true });
       this.#waiting.add(pending);
       this.#fill();
     });

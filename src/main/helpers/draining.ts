@@ -1,4 +1,5 @@
 /** Taking a number of messages, or those that come within a time: loops over a consumer with an end. */
+import { whenAborted } from '../../abort.js';
 import { OptionError, TimeoutError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
@@ -38,7 +39,7 @@ function waitFor<T>(
   return new Promise((resolve, reject) => {
     const clear = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', aborted);
+      unheard?.();
     };
     const end = (waited: Waited<T>): void => {
       clear();
@@ -46,7 +47,7 @@ function waitFor<T>(
     };
     const aborted = (): void => end('aborted');
     const timer = timeout === undefined ? undefined : setTimeout(() => end('late'), timeout);
-    signal?.addEventListener('abort', aborted, { once: true });
+    const unheard = signal?.aborted === false ? whenAborted(signal, aborted) : undefined;
     work.then(
       (value) => end({ value }),
       (error) => {

@@ -1,6 +1,7 @@
 /**
  * The replies to a mailbox: one consumer for all requests that wait, while there are any. A reply names its request by a ticket.
  */
+import { whenAborted } from '../../abort.js';
 import { ClosedError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { Consumer } from '../consumer.js';
@@ -93,8 +94,7 @@ export class ReplyInbox {
     signal?.throwIfAborted();
     const request = new Request(expecting);
     this.#requests.set(ticket, request);
-    const aborted = (): void => request.fail(signal?.reason);
-    signal?.addEventListener('abort', aborted, { once: true });
+    const unheard = signal && whenAborted(signal, () => request.fail(signal.reason));
     this.#consumer ??= this.#start();
     const started = this.#consumer.then(() => undefined);
     // Whatever fails the request meanwhile, the signal too, ends the wait.
@@ -112,7 +112,7 @@ export class ReplyInbox {
         return request.replies;
       },
       end: () => {
-        signal?.removeEventListener('abort', aborted);
+        unheard?.();
         this.#requests.delete(ticket);
         if (this.#requests.size === 0) this.#stop();
       },

@@ -1,12 +1,11 @@
 /** Doing something with the broker again until it succeeds: what failed may be the connection, not the deed. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ChannelError, ClosedError, ConnectionError, ResourceLocked, TimeoutError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
 import { RETRY_POLICY } from '../../pool/publication.js';
 import { withDeadline } from '../deadline.js';
 import type { Channel } from '../entities/channel.js';
 import { type ChannelSource, functionKind } from '../entities/target.js';
-import { isRecoverable, reconnectDelay } from '../transports/reconnect.js';
+import { isRecoverable, pause, reconnectDelay } from '../transports/reconnect.js';
 
 export interface RepeatOptions {
   readonly maxRetries?: number;
@@ -55,7 +54,8 @@ export async function repeating<T>(
         throw new TimeoutError(text, { cause: failure, details: { milliseconds: timeout } });
       }
       errback?.(error, wait);
-      await sleep(wait, undefined, signal === undefined ? {} : { signal }).catch(() => signal?.throwIfAborted());
+      await pause(wait, signal);
+      signal?.throwIfAborted();
     }
   }
 }

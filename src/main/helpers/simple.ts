@@ -2,6 +2,7 @@
  * A queue with `put` and `get`: an exchange, a queue and a routing key of one name, a producer and a consumer of it. Nothing
  * is asked of the broker before the first operation; after the connection was lost the next one connects and declares anew.
  */
+import { whenAborted } from '../../abort.js';
 import { ClosedError, Empty, OptionError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
@@ -312,7 +313,7 @@ export class SimpleQueue {
     return new Promise<Message>((resolve, reject) => {
       const end = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', aborted);
+        unheard?.();
         this.#waiting.delete(waiting);
       };
       const waiting: Waiting = {
@@ -328,10 +329,10 @@ export class SimpleQueue {
       const aborted = (): void => waiting.reject(signal?.reason);
       const late = (): void => waiting.reject(new Empty(`${this.queue}: no message within ${timeout} ms`));
       const timer = timeout === undefined ? undefined : setTimeout(late, timeout);
+      const unheard = signal?.aborted === false ? whenAborted(signal, aborted) : undefined;
       this.#waiting.add(waiting);
       if (this.#closed !== undefined) waiting.reject(new ClosedError(`${this.queue}: the simple queue is closed`));
       else if (signal?.aborted) aborted();
-      else signal?.addEventListener('abort', aborted, { once: true });
     });
   }
 
