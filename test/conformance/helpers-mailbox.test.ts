@@ -157,6 +157,11 @@ withOffice('Mailbox: clocks go with every request and reply', async ({ mailbox, 
   await other.call(['a'], 'time');
   // Sent at 101, so the node heard of it at 102, answered at 103, and that was heard of at 104.
   assert.deepEqual([mailbox.clock.value, clock.value], [103, 104]);
+  // Whatever somebody writes there: it is not to be sent on for ever.
+  for (const wrong of [Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_SAFE_INTEGER, 'x', 2n ** 60n]) {
+    await a.handleMessage({ method: 'time' }, { headers: { clock: wrong } } as never);
+  }
+  assert.equal(mailbox.clock.value, 108);
   await other.close();
 });
 

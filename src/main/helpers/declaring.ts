@@ -45,8 +45,8 @@ export async function maybeDeclare(
     await declareOnce(channel, entity);
     return true;
   };
+  const policy = readOptions('maybeDeclare: retryPolicy', REPEAT_OPTIONS, retryPolicy);
   if (!retry) return attempt();
   if (through instanceof Channel) throw new OptionError('maybeDeclare: retry needs a Connection: a channel lives once');
-  const policy = readOptions('maybeDeclare: retryPolicy', REPEAT_OPTIONS, retryPolicy);
   return repeating(`declaring ${entity}`, policy, attempt, (error) => isPassing(error) && !through.closed);
 }

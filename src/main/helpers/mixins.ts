@@ -57,6 +57,14 @@ export type MixinRunOptions = Omit<MixinConsumeOptions, 'limit'>;
 
 const { limit: _, ...RUN_OPTIONS } = CONSUME_OPTIONS;
 
+interface EstablishOptions {
+  readonly signal?: AbortSignal;
+}
+
+const ESTABLISH_OPTIONS: OptionTable<EstablishOptions> = {
+  signal: { kind: kinds.signal, doc: 'Gives up; rejects with its reason.' },
+};
+
 /** What failed for good, whatever class its errors are of. */
 const final = new WeakSet<object>();
 
@@ -137,7 +145,8 @@ export abstract class ConsumerMixin {
   }
 
   /** A connected one; tries `connectMaxRetries` times again. Throws what `ensureConnection` throws. */
-  async establishConnection({ signal }: { readonly signal?: AbortSignal } = {}): Promise<Connection> {
+  async establishConnection(options: EstablishOptions = {}): Promise<Connection> {
+    const { signal } = readOptions('ConsumerMixin.establishConnection', ESTABLISH_OPTIONS, options);
     const connection = this.createConnection();
     try {
       return await connection.ensureConnection({

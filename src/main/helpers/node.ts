@@ -148,12 +148,12 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
 
   /**
    * Does what a request says, if this node is meant: by its `destination`, else by `pattern` and `matcher`, else always. Resolves
-   * with the answer, or undefined. Throws `DecodeError` for what is no request, and `MatcherNotInstalled`.
+   * with the answer, or undefined. Throws `DecodeError` for what is no request, and `MatcherNotInstalled`. A request's pattern for
+   * the matcher 'pcre' may take for ever: `matcher.unregister('pcre')` where not all who may send requests are trusted.
    */
   async handleMessage(body: unknown, message?: Message): Promise<unknown> {
     const request = requestOf(body);
-    const clock = message?.headers.clock;
-    this.mailbox.clock.adjust(typeof clock === 'number' ? clock : 0);
+    this.mailbox.clock.adjustTo(message?.headers ?? {});
     const { method, destination, pattern, matcher, reply_to: replyTo, ticket } = request;
     if (destination?.length) {
       if (!destination.includes(this.hostname)) return undefined;

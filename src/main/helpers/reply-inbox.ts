@@ -175,8 +175,8 @@ export class ReplyInbox {
   }
 
   #arrived(body: Reply, message: Message): void {
-    const { clock, expires } = message.headers;
-    this.#box.clock.adjust(typeof clock === 'number' ? clock : 0);
+    const { expires } = message.headers;
+    this.#box.clock.adjustTo(message.headers);
     if (typeof expires === 'number' && expires > 0 && Date.now() / 1000 > expires) return;
     const request = this.#requestOf(message);
     if (request === undefined) this.unclaimed++;
