@@ -13,7 +13,7 @@ export interface MaybeDeclareOptions {
   readonly retryPolicy?: RepeatOptions;
 }
 
-const MAYBE_DECLARE_OPTIONS: OptionTable<MaybeDeclareOptions> = {
+export const MAYBE_DECLARE_OPTIONS: OptionTable<MaybeDeclareOptions> = {
   retry: { kind: kinds.boolean, default: false, doc: 'Again if the connection is lost meanwhile.' },
   retryPolicy: {
     kind: kinds.custom<RepeatOptions>('an object', kinds.object.test),

@@ -14,7 +14,7 @@ export interface EventloopOptions {
   readonly signal?: AbortSignal;
 }
 
-const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
+export const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
   limit: { kind: kinds.integer(0, Number.MAX_SAFE_INTEGER), default: 0, doc: 'Messages; 0: no end.' },
   timeout: {
     kind: kinds.milliseconds,
@@ -173,7 +173,7 @@ export interface ItermessagesOptions extends DrainOptions {
   readonly prefetchCount?: number;
 }
 
-const ITERMESSAGES_OPTIONS: OptionTable<ItermessagesOptions> = {
+export const ITERMESSAGES_OPTIONS: OptionTable<ItermessagesOptions> = {
   ...DRAIN_OPTIONS,
   noAck: { ...CONSUMER_OPTIONS.noAck, doc: 'The broker forgets messages as it sends them, those beyond `limit` too.' },
   accept: CONSUMER_OPTIONS.accept,

@@ -42,7 +42,7 @@ export interface MixinConsumeOptions {
   readonly signal?: AbortSignal;
 }
 
-const CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
+export const MIXIN_CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
   limit: { kind: kinds.integer(0, Number.MAX_SAFE_INTEGER), default: 0, doc: 'Messages; 0: no end.' },
   timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'The longest time without a message (ms).' },
   safetyInterval: {
@@ -55,7 +55,7 @@ const CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
 
 export type MixinRunOptions = Omit<MixinConsumeOptions, 'limit'>;
 
-const { limit: _, ...RUN_OPTIONS } = CONSUME_OPTIONS;
+const { limit: _, ...RUN_OPTIONS } = MIXIN_CONSUME_OPTIONS;
 
 interface EstablishOptions {
   readonly signal?: AbortSignal;
@@ -195,7 +195,7 @@ export abstract class ConsumerMixin {
    * then all is closed. Callbacks are waited for when it ends, not before it yields. Throws what `run()` begins anew for, too.
    */
   async *consume(options: MixinConsumeOptions = {}): AsyncGenerator<void, void, undefined> {
-    const given = readOptions('ConsumerMixin.consume', CONSUME_OPTIONS, options);
+    const given = readOptions('ConsumerMixin.consume', MIXIN_CONSUME_OPTIONS, options);
     const { limit, timeout = Number.POSITIVE_INFINITY, safetyInterval } = given;
     const stop = this.#stopSignal(given.signal);
     if (this.shouldStop || stop.aborted) return;

@@ -17,7 +17,7 @@ export interface NodeOptions<State = unknown> {
   readonly handlers?: Record<string, NodeHandler<State>>;
 }
 
-const NODE_OPTIONS: OptionTable<NodeOptions> = {
+export const NODE_OPTIONS: OptionTable<NodeOptions> = {
   state: { kind: kinds.custom('anything', () => true), doc: 'The first argument of every handler.' },
   channel: { kind: targetKind, defaultWords: "the mailbox's connection", doc: 'What it listens and answers through.' },
   handlers: {
@@ -48,7 +48,7 @@ export interface ListenOptions {
   readonly signal?: AbortSignal;
 }
 
-const LISTEN_OPTIONS: OptionTable<ListenOptions> = {
+export const LISTEN_OPTIONS: OptionTable<ListenOptions> = {
   channel: { kind: targetKind, defaultWords: "the node's", doc: 'What it listens through.' },
   callback: { kind: functionKind(), defaultWords: '`handleMessage`', doc: 'Called with (body, message).' },
   signal: { kind: kinds.signal, doc: 'Stops waiting for the broker; rejects with its reason.' },

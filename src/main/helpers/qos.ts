@@ -9,7 +9,7 @@ export interface QoSOptions {
   readonly maxPrefetch?: number;
 }
 
-const QOS_OPTIONS: OptionTable<QoSOptions> = {
+export const QOS_OPTIONS: OptionTable<QoSOptions> = {
   maxPrefetch: {
     kind: kinds.integer(1, Number.MAX_SAFE_INTEGER),
     defaultWords: 'none',

@@ -58,7 +58,7 @@ export interface SimpleGetOptions {
 
 const SIGNAL = { kind: kinds.signal, doc: 'Stops waiting; rejects with its reason.' } as const;
 
-const GET_OPTIONS: OptionTable<SimpleGetOptions> = {
+export const SIMPLE_GET_OPTIONS: OptionTable<SimpleGetOptions> = {
   block: { kind: kinds.boolean, default: true, doc: 'Wait for a message; false: as `getNowait()`.' },
   timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'How long (ms), from when the queue is consumed.' },
   signal: SIGNAL,
@@ -163,7 +163,7 @@ export class SimpleQueue {
    * begins anew.
    */
   async get(options: SimpleGetOptions = {}): Promise<Message> {
-    const { block, timeout, signal } = readOptions('SimpleQueue.get', GET_OPTIONS, options);
+    const { block, timeout, signal } = readOptions('SimpleQueue.get', SIMPLE_GET_OPTIONS, options);
     if (!block) return this.getNowait(signal === undefined ? {} : { signal });
     const life = await this.#ready(signal);
     await untilAborted(this.#consume(life), signal);
