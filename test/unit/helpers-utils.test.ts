@@ -4,6 +4,9 @@ import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import {
   Broadcast,
+  binding,
+  Connection,
+  Exchange,
   errors,
   generateOid,
   LamportClock,
@@ -228,6 +231,23 @@ describe('Broadcast', () => {
     assert.notEqual(first.name, second.name);
     assert.deepEqual([first.exchange?.name, first.exchange?.type, first.alias], ['news', 'fanout', 'news']);
     assert.deepEqual([first.autoDelete, first.durable], [true, true]);
+  });
+
+  it('stays one, and the same queue, when it is bound or named', () => {
+    const connection = new Connection('memory://');
+    for (const broadcast of [
+      new Broadcast('news'),
+      new Broadcast('news', { queue: 'mine', unique: true, durable: false }),
+    ]) {
+      const bound = broadcast.bind(connection);
+      assert.ok(bound instanceof Broadcast && bound.isBound && bound.exchange?.isBound);
+      assert.ok(bound.equals(broadcast));
+      assert.equal(bound.alias, 'news');
+      const named = bound.named('other');
+      assert.ok(named instanceof Broadcast && named.name === 'other' && named.exchange?.name === 'news');
+    }
+    const several = new Broadcast('news', { bindings: [binding(new Exchange('x'), 'k')] });
+    assert.ok(several.bind(connection).equals(several));
   });
 
   it('may be named, and be unique all the same', () => {
