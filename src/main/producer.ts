@@ -116,14 +116,16 @@ export class Producer {
   #publish(body: unknown, options: PublishOptions): Promise<void> {
     if (this.#closed) throw new ClosedError('the producer is closed');
     const given = readOptions('publish', PUBLISH_OPTIONS, options) as GivenPublish;
-    const policy = given.retry
-      ? readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, given.retryPolicy)
-      : undefined;
+    const policy =
+      given.retry || options.retryPolicy !== undefined
+        ? readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, given.retryPolicy)
+        : undefined;
     given.signal?.throwIfAborted();
     const publication = preparePublication(body, given, this, given.mandatory || given.retry === true);
     const declare = given.declare.map(ownEntity);
     if (this.autoDeclare) declare.push(this.exchange);
-    return this.#deliver({ ...publication, declare, abandoned: false }, policy, given.timeout, given.signal);
+    const again = given.retry ? policy : undefined;
+    return this.#deliver({ ...publication, declare, abandoned: false }, again, given.timeout, given.signal);
   }
 
   /**
