@@ -7,8 +7,18 @@ import { CONSUMER_OPTIONS } from '../dist/main/consumer.js';
 import { AUTORETRY_OPTIONS, ENSURE_CONNECTION_OPTIONS } from '../dist/main/ensure.js';
 import { EXCHANGE_OPTIONS } from '../dist/main/entities/exchange.js';
 import { QUEUE_OPTIONS } from '../dist/main/entities/queue.js';
+import { BROADCAST_OPTIONS } from '../dist/main/helpers/broadcast.js';
+import { MAYBE_DECLARE_OPTIONS } from '../dist/main/helpers/declaring.js';
+import { EVENTLOOP_OPTIONS, ITERMESSAGES_OPTIONS } from '../dist/main/helpers/draining.js';
+import { RETRY_OVER_TIME_OPTIONS } from '../dist/main/helpers/functional.js';
+import { CALL_OPTIONS, MAILBOX_OPTIONS } from '../dist/main/helpers/mailbox-options.js';
+import { MIXIN_CONSUME_OPTIONS } from '../dist/main/helpers/mixins.js';
+import { LISTEN_OPTIONS, NODE_OPTIONS } from '../dist/main/helpers/node.js';
+import { QOS_OPTIONS } from '../dist/main/helpers/qos.js';
+import { INSURED_OPTIONS, REPEAT_OPTIONS } from '../dist/main/helpers/retrying.js';
+import { SIMPLE_GET_OPTIONS, SIMPLE_QUEUE_OPTIONS } from '../dist/main/helpers/simple.js';
 import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
-import { PRODUCER_OPTIONS, PUBLISH_OPTIONS } from '../dist/pool/publication.js';
+import { PRODUCER_OPTIONS, PUBLISH_OPTIONS, RETRY_POLICY } from '../dist/pool/publication.js';
 import { ACQUIRE_OPTIONS } from '../dist/pool/resource-pool.js';
 
 const PAGE = new URL('options.md', import.meta.url);
@@ -22,9 +32,30 @@ const TABLES = {
   Consumer: CONSUMER_OPTIONS,
   Producer: PRODUCER_OPTIONS,
   publish: PUBLISH_OPTIONS,
+  retryPolicy: RETRY_POLICY,
   Exchange: EXCHANGE_OPTIONS,
   Queue: QUEUE_OPTIONS,
+  Broadcast: without(BROADCAST_OPTIONS, QUEUE_OPTIONS),
+  SimpleQueue: SIMPLE_QUEUE_OPTIONS,
+  'SimpleQueue.get': SIMPLE_GET_OPTIONS,
+  ConsumerMixin: MIXIN_CONSUME_OPTIONS,
+  itermessages: ITERMESSAGES_OPTIONS,
+  eventloop: EVENTLOOP_OPTIONS,
+  maybeDeclare: MAYBE_DECLARE_OPTIONS,
+  'maybeDeclare: retryPolicy': REPEAT_OPTIONS,
+  insured: INSURED_OPTIONS,
+  Mailbox: MAILBOX_OPTIONS,
+  call: CALL_OPTIONS,
+  Node: NODE_OPTIONS,
+  listen: LISTEN_OPTIONS,
+  QoS: QOS_OPTIONS,
+  retryOverTime: RETRY_OVER_TIME_OPTIONS,
 };
+
+/** Those rows that are not the same in the other table. @param {Record<string, any>} table @param {Record<string, any>} other */
+function without(table, other) {
+  return Object.fromEntries(Object.entries(table).filter(([name, row]) => row !== other[name]));
+}
 
 const MIB = 1024 * 1024;
 

@@ -3,6 +3,7 @@
  * A connection of a pool outlives those that it is lent to: each of them is a `Connection` of its own around the same core.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { whenAborted } from '../abort.js';
 import { ClosedError, KombuError, TimeoutError } from '../errors.js';
 import { withDeadline } from './deadline.js';
 import { type CallOptions, Channel, type Declared } from './entities/channel.js';
@@ -147,12 +148,12 @@ export class ConnectionCore {
     const { signal } = waits;
     const stop = new AbortController();
     const onAbort = (): void => stop.abort(signal?.reason);
+    const unheard = signal?.aborted === false ? whenAborted(signal, onAbort) : undefined;
     if (signal?.aborted) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
     try {
       return await this.#ensure(waits, stop);
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      unheard?.();
     }
   }
 
@@ -166,6 +167,7 @@ export class ConnectionCore {
         stop.abort(reason);
       }
     };
+    let failure: unknown;
     for (let attempt = 0; ; attempt++) {
       try {
         const left = Math.min(deadline - performance.now(), 0x7fffffff);
@@ -173,9 +175,11 @@ export class ConnectionCore {
       } catch (error) {
         if (stop.signal.aborted || this.closed || attempt >= maxRetries || !isRecoverable(error)) throw error;
         const wait = interval(attempt);
+        // An attempt that the deadline has cut short says nothing; the one before it does.
+        if (failure === undefined || performance.now() < deadline) failure = error;
         if (performance.now() + wait >= deadline) {
-          const text = `no connection to ${formatUrl(this.parameters)} within ${timeout} ms: ${(error as Error).message}`;
-          throw new TimeoutError(text, { cause: error, details: { milliseconds: timeout } });
+          const text = `no connection to ${formatUrl(this.parameters)} within ${timeout} ms: ${(failure as Error).message}`;
+          throw new TimeoutError(text, { cause: failure, details: { milliseconds: timeout } });
         }
         errback?.(lastOf(error as KombuError), wait);
         await this.pause(wait, stop.signal);

@@ -12,6 +12,7 @@ import type { Ticket } from '../pool/ticket.js';
 import { ConnectionCore } from './connection-core.js';
 import { ConnectionFacts } from './connection-facts.js';
 import { Consumer, type ConsumerOptions } from './consumer.js';
+import { withDeadline } from './deadline.js';
 import {
   AUTORETRY_OPTIONS,
   type AutoretryOptions,
@@ -52,6 +53,15 @@ const CHANNEL: OptionTable<CallOptions> = {
   timeout: { kind: kinds.milliseconds, default: 10_000, doc: 'For the broker to open it (ms).' },
   signal: { kind: kinds.signal, doc: 'Gives up; the promise rejects with its reason.' },
 };
+const DEFAULT_CHANNEL: OptionTable<CallOptions> = {
+  ...CHANNEL,
+  timeout: {
+    kind: kinds.milliseconds,
+    defaultWords: '`connectTimeout` for each host, and 10 s',
+    doc: 'For all of it (ms).',
+  },
+};
+
 export class Connection extends ConnectionFacts {
   readonly #core: ConnectionCore;
   /** Of a connection that belongs to a pool: how it is given back. */
@@ -159,8 +169,8 @@ export class Connection extends ConnectionFacts {
   }
 
   /**
-   * As `ensure`, for a function whose first argument is a channel: `options.channel`, or a new one, and the new default channel
-   * after each reconnect. Resolves with what it gave, and the channel it last ran on.
+   * As `ensure`, for a function whose first argument is a channel: `options.channel`, or the default channel, and the new default
+   * channel when that is gone. Resolves with what it gave, and the channel it last ran on.
    */
   autoretry<Args extends unknown[], Result>(
     fn: (channel: Channel, ...args: Args) => Result | Promise<Result>,
@@ -169,7 +179,7 @@ export class Connection extends ConnectionFacts {
     const { channel: first, onRevive, ...rest } = readOptions('autoretry', AUTORETRY_OPTIONS, options);
     let channel = first;
     const run = async (...args: Args): Promise<[Result, Channel]> => {
-      if (channel === undefined || channel.closed) channel = await this.channel();
+      if (channel === undefined || channel.closed) channel = await this.defaultChannel();
       const through = channel;
       return [await fn(through, ...args), through];
     };
@@ -187,11 +197,20 @@ export class Connection extends ConnectionFacts {
     return this.#keep(await this.#core.channel(given));
   }
 
-  /** The channel that declarations use, opened anew if the last one is gone. Tries to connect for `connectTimeout`. */
-  async defaultChannel(): Promise<Channel> {
+  /**
+   * The channel that declarations use, opened anew if the last one is gone. Tries to connect for `connectTimeout` for each host, or
+   * for `timeout` if that is less. Throws as `channel()`.
+   */
+  async defaultChannel(options: CallOptions = {}): Promise<Channel> {
+    const { timeout, signal } = readOptions('defaultChannel', DEFAULT_CHANNEL, options);
     this.#mustBeOurs();
     this.#usedDefault = true;
-    return this.#core.defaultChannel();
+    const opening = this.#core.defaultChannel();
+    const waits = timeout !== undefined || signal !== undefined;
+    const channel = await (waits ? withDeadline(opening, 'opening a channel', timeout ?? 0x7fffffff, signal) : opening);
+    // Given back meanwhile, it may be somebody else's by now.
+    this.#mustBeOurs();
+    return channel;
   }
 
   /** Forgets the default channel, unless it is `channel`, and closes it; declarations open another. Never rejects. */

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import { toTable } from '../codec/amqp/plain-table.js';
+import { ClosedError } from '../errors.js';
 import { withDeadline } from './deadline.js';
 import { CALL_TIMEOUT, type CallOptions, Channel } from './entities/channel.js';
 import { Queue } from './entities/queue.js';
@@ -125,6 +126,8 @@ export class Consuming {
         for (const entry of fresh) {
           await this.#consumeFrom(channel, entry, (resume ? entry.noAck : undefined) ?? noAck, call);
         }
+        // Its end may have come in one read with the broker's yes, while whoever starts was to hear of it.
+        if (channel.closed) throw channel.reason ?? new ClosedError('consuming: the channel was closed');
       } catch (error) {
         await this.#undo(this.#starting, first);
         throw error;

@@ -1,4 +1,5 @@
 /** Every wait of the library has an end. */
+import { whenAborted } from '../abort.js';
 import { TimeoutError } from '../errors.js';
 
 /** The error of a wait for the broker that is over. */
@@ -22,7 +23,7 @@ export function withDeadline<T>(
   return new Promise((resolve, reject) => {
     const end = () => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      unheard?.();
     };
     const onAbort = () => {
       end();
@@ -42,7 +43,7 @@ export function withDeadline<T>(
         reject(error);
       },
     );
+    const unheard = signal?.aborted === false ? whenAborted(signal, onAbort) : undefined;
     if (signal?.aborted) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
   });
 }

@@ -7,6 +7,7 @@ import {
   RecoverableConnectionError,
 } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
+import { RETRY_POLICY } from '../pool/publication.js';
 import type { Waits } from './connection-core.js';
 import { Channel } from './entities/channel.js';
 import { functionKind } from './entities/target.js';
@@ -36,13 +37,9 @@ export interface AutoretryOptions extends EnsureOptions {
 }
 
 const INTERVALS = {
-  intervalStart: {
-    kind: kinds.milliseconds,
-    default: 100,
-    doc: 'The first wait (ms); each is twice the one before, ±20 %.',
-  },
+  intervalStart: RETRY_POLICY.intervalStart,
   intervalStep: { kind: kinds.milliseconds, doc: 'Each wait is so much longer instead (ms), exactly.' },
-  intervalMax: { kind: kinds.milliseconds, default: 2000, doc: 'The longest wait (ms).' },
+  intervalMax: RETRY_POLICY.intervalMax,
 } as const;
 
 export const ENSURE_CONNECTION_OPTIONS: OptionTable<EnsureConnectionOptions> = {
@@ -87,23 +84,13 @@ export const AUTORETRY_OPTIONS: OptionTable<AutoretryOptions> = {
   ...ENSURE_OPTIONS,
   channel: {
     kind: kinds.custom<Channel>('a Channel', (value) => value instanceof Channel),
-    defaultWords: 'a new one',
+    defaultWords: 'the default channel',
     doc: 'For the first run.',
   },
 };
 
-interface Given {
-  readonly maxRetries?: number;
-  readonly timeout?: number;
-  readonly intervalStart?: number;
-  readonly intervalStep?: number;
-  readonly intervalMax?: number;
-  readonly errback?: (error: KombuError, interval: number) => void;
-  readonly signal?: AbortSignal;
-}
-
 /** `given` has been checked, and defaults filled in. */
-function waitsOf(given: Given): Waits {
+function waitsOf(given: EnsureConnectionOptions): Waits {
   const { maxRetries = Number.POSITIVE_INFINITY, timeout, intervalStep, errback, signal } = given;
   const { intervalStart: initial = 100, intervalMax: max = 2000 } = given;
   const interval = (attempt: number): number =>
@@ -143,7 +130,7 @@ export function ensured<Args extends unknown[], Result>(
   options: EnsureOptions,
 ): (...args: Args) => Promise<Result> {
   const { errback, onRevive, retryErrors = [], signal, timeout } = options;
-  const { interval, maxRetries, ...waits } = waitsOf(options as Given);
+  const { interval, maxRetries, ...waits } = waitsOf(options as EnsureConnectionOptions);
   return async (...args) => {
     let deadline: number | undefined;
     for (let retries = 0; ; retries++) {

@@ -68,12 +68,19 @@ export class Producer {
   #publish(body: unknown, options: PublishOptions): Promise<void> {
     this.outbox.mustBeOpen();
     const given = readOptions('publish', PUBLISH_OPTIONS, options) as GivenPublish;
-    const policy = given.retry
-      ? readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, given.retryPolicy)
-      : undefined;
+    const policy =
+      given.retry || options.retryPolicy !== undefined
+        ? readOptions<RetryPolicy>('publish: retryPolicy', RETRY_POLICY, given.retryPolicy)
+        : undefined;
     given.signal?.throwIfAborted();
     const publication = preparePublication(body, given, this, given.mandatory || given.retry === true);
-    const publishing = new Publishing(this.outbox, publication, this.#entities(given), policy, given);
+    const publishing = new Publishing(
+      this.outbox,
+      publication,
+      this.#entities(given),
+      given.retry ? policy : undefined,
+      given,
+    );
     this.outbox.begin(publishing);
     return publishing.outcome;
   }

@@ -2,11 +2,12 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
 import type { ConnectionParameters } from '../connection-parameters.js';
-import { ConnectionLimitExceeded } from '../errors.js';
+import { ConnectionLimitExceeded, TimeoutError } from '../errors.js';
 import type { Connection } from '../main/connection.js';
 import type { Channel } from '../main/entities/channel.js';
+import { readOptions } from '../options.js';
 import type { ConnectionMember, LoadMembers } from './members.js';
-import { type AcquireOptions, ResourcePool } from './resource-pool.js';
+import { ACQUIRE_OPTIONS, type AcquireOptions, ResourcePool } from './resource-pool.js';
 import type { Ticket } from './ticket.js';
 
 /** What the broker sent before it hung up is read first, a turn for each read; newer versions of Node poll later in a turn. */
@@ -36,13 +37,18 @@ export class ConnectionPool extends ResourcePool<ConnectionMember, Connection> {
     this.#load = load;
   }
 
-  /** A connection and its default channel; both are over when the connection is given back. */
+  /** A connection and its default channel, within the same `timeout`; both are over when the connection is given back. */
   async acquireChannel(options: AcquireOptions = {}): Promise<[connection: Connection, channel: Channel]> {
+    const { timeout, signal } = readOptions('acquireChannel', ACQUIRE_OPTIONS, options);
+    const end = performance.now() + timeout!;
     const connection = await this.acquire(options);
     try {
-      return [connection, await connection.defaultChannel()];
+      const left = Math.max(0, end - performance.now());
+      const channel = await connection.defaultChannel({ timeout: left, ...(signal !== undefined && { signal }) });
+      return [connection, channel];
     } catch (error) {
-      await connection.close();
+      // A broker that has not answered would not answer a goodbye either.
+      await connection.close(error instanceof TimeoutError ? { timeout: 0 } : {});
       throw error;
     }
   }

@@ -51,7 +51,7 @@ export const PRODUCER_OPTIONS: OptionTable<ProducerOptions> = {
   onReturn: { kind: kinds.function as Kind<OnReturn>, doc: 'Called with each mandatory message that no queue took.' },
 };
 
-/** As in `ensureConnection`. */
+/** How to try again; `ensureConnection`, `ensure` and what repeats declarations have the same options, and more. */
 export interface RetryPolicy {
   readonly maxRetries?: number;
   readonly intervalStart?: number;
@@ -63,7 +63,7 @@ export const RETRY_POLICY: OptionTable<RetryPolicy> = {
   maxRetries: {
     kind: kinds.integer(0, Number.MAX_SAFE_INTEGER),
     defaultWords: 'until `timeout`',
-    doc: 'How often to try again.',
+    doc: 'How often to try again after the first time.',
   },
   intervalStart: {
     kind: kinds.milliseconds,
@@ -160,7 +160,7 @@ export const PUBLISH_OPTIONS: OptionTable<PublishOptions> = {
   retryPolicy: {
     kind: kinds.custom<RetryPolicy>('an object', kinds.object.test),
     default: {},
-    doc: '`maxRetries intervalStart intervalMax`.',
+    doc: '`maxRetries intervalStart intervalMax errback`, see below.',
   },
   timeout: {
     kind: kinds.milliseconds,

@@ -5,6 +5,7 @@
  * What is lent is a lease: a handle of its own around the resource, so that giving it back twice cannot give back what
  * somebody else has by then.
  */
+import { whenAborted } from '../abort.js';
 import { ClosedError, LimitExceeded, TimeoutError } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
 import type { Ticket } from './ticket.js';
@@ -214,7 +215,7 @@ export abstract class ResourcePool<Member, Lease> {
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
+        unheard?.();
         this.#waiting.delete(waiter);
       };
       const waiter: Waiter<Member> = {
@@ -227,13 +228,12 @@ export abstract class ResourcePool<Member, Lease> {
           reject(error);
         },
       };
-      const onAbort = (): void => waiter.fail(signal?.reason);
       const timer = setTimeout(() => {
         const late = `none was given back within ${timeout} ms`;
         const cause = new TimeoutError(late, { details: { milliseconds: timeout } });
         waiter.fail(new this.LimitExceeded(`${text}, and ${late}`, { cause, details }));
       }, timeout);
-      signal?.addEventListener('abort', onAbort, { once: true });
+      const unheard = signal && whenAborted(signal, () => waiter.fail(signal.reason));
       this.#waiting.add(waiter);
     });
   }

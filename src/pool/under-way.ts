@@ -1,5 +1,6 @@
-/** What is under way, each with a deadline and perhaps a signal, in the order in which it began. One timer for all, one listener a signal. */
+/** What is under way, each with a deadline and perhaps a signal, in the order in which it began. One timer for all. */
 import { performance } from 'node:perf_hooks';
+import { whenAborted } from '../abort.js';
 import { Chain, type Link } from './chain.js';
 
 export abstract class Timed {
@@ -8,7 +9,7 @@ export abstract class Timed {
   readonly signal: AbortSignal | undefined;
   #underWay: UnderWay | undefined;
   #link: Link<Timed> | undefined;
-  #watched: Link<Timed> | undefined;
+  #unheard: (() => void) | undefined;
 
   constructor(milliseconds: number, signal: AbortSignal | undefined) {
     this.deadline = performance.now() + milliseconds;
@@ -29,7 +30,8 @@ export abstract class Timed {
   beginIn(underWay: UnderWay): void {
     this.#underWay = underWay;
     this.#link = underWay.add(this);
-    if (this.signal !== undefined) this.#watched = underWay.watch(this.signal, this);
+    const { signal } = this;
+    if (signal !== undefined) this.#unheard = whenAborted(signal, () => this.aborted(signal.reason));
   }
 
   /** It is under way no more. False if it was not. */
@@ -37,15 +39,10 @@ export abstract class Timed {
     const underWay = this.#underWay;
     if (underWay === undefined) return false;
     this.#underWay = undefined;
-    if (this.#watched !== undefined) underWay.unwatch(this.signal!, this.#watched);
+    this.#unheard?.();
     underWay.remove(this.#link!);
     return true;
   }
-}
-
-interface Watched {
-  readonly items: Chain<Timed>;
-  readonly onAbort: () => void;
 }
 
 export class UnderWay {
@@ -54,7 +51,6 @@ export class UnderWay {
   /** When the timer ends, in ms of `performance.now()`. */
   #timerAt = Number.POSITIVE_INFINITY;
   #onIdle: (() => void)[] = [];
-  readonly #signals = new Map<AbortSignal, Watched>();
 
   get size(): number {
     return this.#items.size;
@@ -75,30 +71,6 @@ export class UnderWay {
     // It stays for those that come next, but does not keep the process alive.
     this.#timer!.unref();
     if (this.#onIdle.length > 0) for (const tell of this.#onIdle.splice(0)) tell();
-  }
-
-  /** @internal Of `Timed`. One listener for all that share a signal: Node warns of more than ten. */
-  watch(signal: AbortSignal, item: Timed): Link<Timed> {
-    let watched = this.#signals.get(signal);
-    if (watched === undefined) {
-      const items = new Chain<Timed>();
-      const onAbort = (): void => {
-        for (const each of [...items]) if (!each.settled) each.aborted(signal.reason);
-      };
-      watched = { items, onAbort };
-      this.#signals.set(signal, watched);
-      signal.addEventListener('abort', onAbort);
-    }
-    return watched.items.push(item);
-  }
-
-  /** @internal Of `Timed`. */
-  unwatch(signal: AbortSignal, link: Link<Timed>): void {
-    const { items, onAbort } = this.#signals.get(signal)!;
-    items.remove(link);
-    if (items.size > 0) return;
-    this.#signals.delete(signal);
-    signal.removeEventListener('abort', onAbort);
   }
 
   /** Resolves when nothing is under way. */

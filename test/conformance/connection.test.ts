@@ -49,30 +49,43 @@ onBothBrokers('ensure leaves what the broker refuses to its caller', async (scen
   assert.equal(runs, 1);
 });
 
-onBothBrokers('autoretry gives a channel, a new one after a loss, and the last one with the result', async (scene) => {
-  const queue = await scene.queue();
-  const { connection, loseOnce } = await flaky(scene);
-  const own = await connection.channel();
-  const given: Channel[] = [];
-  const revived: Channel[] = [];
-  const publish = connection.autoretry(
-    async (channel: Channel, body: string) => {
-      given.push(channel);
-      await loseOnce();
-      await channel.publish('', queue, Buffer.from(body), {});
-      return body.length;
-    },
-    { channel: own, onRevive: (channel) => revived.push(channel) },
-  );
-  const [result, last] = await publish('hello');
-  assert.equal(result, 5);
-  assert.deepEqual(given, [own, last]);
-  assert.deepEqual(revived, [last]);
-  assert.deepEqual(await publish('again'), [5, last]);
-  assert.deepEqual(await scene.texts(queue), ['hello', 'again']);
-  const [, fresh] = await connection.autoretry((channel: Channel) => channel.closed)();
-  assert.notEqual(fresh, last);
-});
+onBothBrokers(
+  'autoretry gives the default channel, a new one after a loss, and the last one with the result',
+  async (scene) => {
+    const queue = await scene.queue();
+    const { connection, loseOnce } = await flaky(scene);
+    const own = await connection.channel();
+    const given: Channel[] = [];
+    const revived: Channel[] = [];
+    const publish = connection.autoretry(
+      async (channel: Channel, body: string) => {
+        given.push(channel);
+        await loseOnce();
+        await channel.publish('', queue, Buffer.from(body), {});
+        return body.length;
+      },
+      { channel: own, onRevive: (channel) => revived.push(channel) },
+    );
+    const [result, last] = await publish('hello');
+    assert.equal(result, 5);
+    assert.deepEqual(given, [own, last]);
+    assert.deepEqual(revived, [last]);
+    assert.deepEqual(await publish('again'), [5, last]);
+    assert.deepEqual(await scene.texts(queue), ['hello', 'again']);
+    // Not one more for each: nobody would close them.
+    for (let i = 0; i < 2; i++) {
+      const [, through] = await connection.autoretry((channel: Channel) => channel.closed)();
+      assert.equal(through, await connection.defaultChannel());
+    }
+    const refused = connection.autoretry(async (channel: Channel) => {
+      await new Queue(scene.unique('none'), undefined, { passive: true }).declare(channel);
+    });
+    const broken = await connection.defaultChannel();
+    await assert.rejects(refused(), errors.NotFound);
+    const [, next] = await connection.autoretry((channel: Channel) => channel.closed)();
+    assert.notEqual(next, broken);
+  },
+);
 
 onBothBrokers('the default channel is opened anew after a loss, and not after close()', async (scene) => {
   const connection = scene.connect();

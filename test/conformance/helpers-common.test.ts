@@ -89,6 +89,20 @@ onBothBrokers('maybeDeclare: with retry it waits for the connection, as often as
   await queue.delete(scene.connection);
 });
 
+onBothBrokers(
+  'maybeDeclare, publish, sendReply: what is wrong is named at once, whether it is needed or not',
+  async (scene) => {
+    const queue = await filled(scene, 'x');
+    const wrong = { retryPolicy: { maxRetrys: 1 } as object };
+    const named = (key: string) => ({ name: 'OptionError', details: { option: key } });
+    await assert.rejects(maybeDeclare(queue, scene.connection, wrong), named('maxRetrys'));
+    await assert.rejects(scene.connection.Producer().publish('x', wrong), named('maxRetrys'));
+    const message = (await queue.get(scene.connection))!;
+    await assert.rejects(sendReply('', message, 'x', undefined as never), OptionError);
+    message.ack();
+  },
+);
+
 onBothBrokers('drainConsumer: so many messages and no more; what was not taken goes back', async (scene) => {
   const queue = await filled(scene, 1, 2, 3, 4);
   await using consumer = new Consumer(scene.connection, queue);

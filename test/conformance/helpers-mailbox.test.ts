@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import {
+  type Connection,
   type Consumer,
   Exchange,
   errors,
@@ -149,6 +150,48 @@ withOffice('Mailbox: what a handler throws is its answer, and told at the node',
   assert.deepEqual(await mailbox.call(['a'], 'nothing'), [{ a: null }]);
 });
 
+withOffice(
+  'Mailbox: a node that runs lives on when its connection is lost, until it is told to stop',
+  async (office) => {
+    const { mailbox, scene } = office;
+    const connection = scene.connect();
+    const made: Connection[] = [];
+    connection.clone = () => {
+      made.push(scene.connect());
+      return made.at(-1)!;
+    };
+    const node = mailbox.bind(connection).Node('a', { handlers: { ping: () => 'pong' } });
+    const told: unknown[] = [];
+    node.on('error', (error) => told.push(error));
+    const stop = new AbortController();
+    const run = node.run({ signal: stop.signal });
+    const listens = async () => {
+      // What comes before it listens is lost, as with every mailbox.
+      for (;;) {
+        const replies = await mailbox.call(['a'], 'ping', {}, { timeout: 100 });
+        if (replies.length > 0) return replies;
+      }
+    };
+    assert.deepEqual(await listens(), [{ a: 'pong' }]);
+    made[0]!.collect();
+    assert.deepEqual(await listens(), [{ a: 'pong' }]);
+    assert.equal(made.length, 2);
+    assert.equal(told.length, 1);
+    stop.abort();
+    await run;
+    assert.ok(made.every((each) => each.closed));
+    await assert.rejects(node.run({ sginal: 1 } as object), OptionError);
+    await assert.rejects(
+      mailbox
+        .bind(await connection.channel())
+        .Node('a')
+        .run(),
+      OptionError,
+    );
+    await assert.rejects(new Mailbox('ns').Node('a').run(), NotBoundError);
+  },
+);
+
 withOffice('Mailbox: clocks go with every request and reply', async ({ mailbox, node }) => {
   const a = await node('a', { handlers: { time: () => a.mailbox.clock.value } });
   assert.equal(a.mailbox.clock, mailbox.clock, 'bind() keeps the clock');
@@ -157,6 +200,11 @@ withOffice('Mailbox: clocks go with every request and reply', async ({ mailbox, 
   await other.call(['a'], 'time');
   // Sent at 101, so the node heard of it at 102, answered at 103, and that was heard of at 104.
   assert.deepEqual([mailbox.clock.value, clock.value], [103, 104]);
+  // Whatever somebody writes there: it is not to be sent on for ever.
+  for (const wrong of [Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_SAFE_INTEGER, 'x', 2n ** 60n]) {
+    await a.handleMessage({ method: 'time' }, { headers: { clock: wrong } } as never);
+  }
+  assert.equal(mailbox.clock.value, 108);
   await other.close();
 });
 

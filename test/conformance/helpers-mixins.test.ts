@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import {
   type Channel,
   Connection,
-  type Consumer,
+  Consumer,
   type ConsumerFactory,
   ConsumerMixin,
   ConsumerProducerMixin,
@@ -246,6 +246,49 @@ onBothBrokers('ConsumerMixin: consume() is one round, with a limit of messages o
   // run() does not begin anew for that.
   await assert.rejects(worker.run({ timeout: 20, safetyInterval: 10 }), TimeoutError);
   await assert.rejects(worker.run({ limit: 1 } as object), errors.OptionError);
+});
+
+onBothBrokers('ConsumerMixin: counts and holds back messages of every consumer, however it was made', async (scene) => {
+  const queue = new Queue(await scene.queue());
+  class Receiver extends Consumer {
+    override async receive(body: unknown, message: Message) {
+      await worker.onTask(body, message);
+    }
+  }
+  const kinds: Record<string, (make: ConsumerFactory, channel: Channel) => Consumer> = {
+    registered: (make) => {
+      const consumer = make(queue);
+      consumer.registerCallback((body, message) => worker.onTask(body, message));
+      return consumer;
+    },
+    own: (_, channel) => new Consumer(channel, queue, { onMessage: (message) => worker.onTask('', message) }),
+    subclass: (_, channel) => new Receiver(channel, queue),
+  };
+  const worker = new Worker(scene.connection, queue);
+  worker.onTask = (_, message) => {
+    worker.log.push('task');
+    message.ack();
+  };
+  // The broker has sent its message by then, and been answered.
+  worker.onConsumeReady = async (_, channel) => {
+    await channel.call('asking after the delivery', (raw) => raw.checkQueue(queue.name));
+    worker.log.push('ready');
+  };
+  for (const [kind, make] of Object.entries(kinds)) {
+    await send(scene, queue, 1);
+    worker.log.length = 0;
+    worker.getConsumers = (Consumer, channel) => [make(Consumer, channel)];
+    for await (const _ of worker.consume({ limit: 1, timeout: 20_000 })) worker.log.push('counted');
+    assert.deepEqual(
+      worker.log.filter((line) => line !== 'counted'),
+      ['revived', 'ready', 'task', 'end connected'],
+      kind,
+    );
+    assert.equal(worker.log.filter((line) => line === 'counted').length, 1, kind);
+  }
+  // One that has nothing to call says so.
+  worker.getConsumers = (Consumer) => [Consumer(queue)];
+  await assert.rejects(worker.run(), errors.OptionError);
 });
 
 onBothBrokers('ConsumerMixin: gives up after connectMaxRetries, or when the broker refuses it', async (scene) => {

@@ -310,3 +310,22 @@ onBothBrokers('SimpleBuffer: what it begins with can be overridden', async (scen
   await second.close();
   await first.close();
 });
+
+onBothBrokers('SimpleQueue: a queue that the broker names gets what is put', async (scene) => {
+  const connection = scene.connect();
+  await using queue = connection.SimpleQueue(new Queue('', { exclusive: true }));
+  await queue.put('x');
+  const message = await queue.get();
+  assert.equal(message.payload, 'x');
+  message.ack();
+});
+
+onBothBrokers('SimpleQueue: options that it does not know are named, whatever the broker does', async (scene) => {
+  const queue = new Connection('amqp://127.0.0.1:1').SimpleQueue(scene.unique('simple'));
+  const named = (key: string) => ({ name: 'OptionError', details: { option: key } });
+  await assert.rejects(queue.put('x', { serialiser: 'json' } as object), named('serialiser'));
+  await assert.rejects(queue.put('x', { signal: 1 } as object), named('signal'));
+  await assert.rejects(queue.put('x', { retry: true, retryPolicy: { maxRetrys: 1 } as object }), named('maxRetrys'));
+  await assert.rejects(queue.get({ timout: 1 } as object), named('timout'));
+  await assert.rejects(queue.getNowait({ timeout: 1 } as object), named('timeout'));
+});

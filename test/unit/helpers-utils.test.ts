@@ -4,6 +4,9 @@ import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import {
   Broadcast,
+  binding,
+  Connection,
+  Exchange,
   errors,
   generateOid,
   LamportClock,
@@ -24,6 +27,7 @@ describe('LamportClock', () => {
     const clock = new LamportClock();
     assert.deepEqual([clock.forward(), clock.adjust(10), clock.adjust(3), clock.forward()], [1, 11, 12, 13]);
     assert.equal(String(clock), '13');
+    assert.throws(() => new LamportClock(Number.NaN), OptionError);
   });
 
   it('sorts events of one time by their process', () => {
@@ -159,6 +163,9 @@ describe('QoS', () => {
     assert.deepEqual([capped.incrementEventually(1), capped.incrementEventually(9)], [11, 12]);
     assert.throws(() => counter(-1), OptionError);
     assert.throws(() => counter(1, { maxPrefetch: 0 }), OptionError);
+    assert.throws(() => capped.incrementEventually(Number.NaN), OptionError);
+    assert.throws(() => capped.decrementEventually('1' as never), OptionError);
+    assert.equal(capped.value, 12);
   });
 
   it('tells 0 and warns when 16 bits do not hold the count', async () => {
@@ -192,6 +199,13 @@ describe('QoS', () => {
 });
 
 describe('identifiers', () => {
+  it('refuse options that they do not know', () => {
+    assert.throws(() => oidFrom({}, { thread: false } as object), {
+      name: 'OptionError',
+      details: { option: 'thread' },
+    });
+  });
+
   it('stand for an object', () => {
     const [a, b] = [{}, {}];
     assert.equal(oidFrom(a), oidFrom(a));
@@ -217,6 +231,23 @@ describe('Broadcast', () => {
     assert.notEqual(first.name, second.name);
     assert.deepEqual([first.exchange?.name, first.exchange?.type, first.alias], ['news', 'fanout', 'news']);
     assert.deepEqual([first.autoDelete, first.durable], [true, true]);
+  });
+
+  it('stays one, and the same queue, when it is bound or named', () => {
+    const connection = new Connection('memory://');
+    for (const broadcast of [
+      new Broadcast('news'),
+      new Broadcast('news', { queue: 'mine', unique: true, durable: false }),
+    ]) {
+      const bound = broadcast.bind(connection);
+      assert.ok(bound instanceof Broadcast && bound.isBound && bound.exchange?.isBound);
+      assert.ok(bound.equals(broadcast));
+      assert.equal(bound.alias, 'news');
+      const named = bound.named('other');
+      assert.ok(named instanceof Broadcast && named.name === 'other' && named.exchange?.name === 'news');
+    }
+    const several = new Broadcast('news', { bindings: [binding(new Exchange('x'), 'k')] });
+    assert.ok(several.bind(connection).equals(several));
   });
 
   it('may be named, and be unique all the same', () => {
@@ -325,6 +356,13 @@ describe('taking turns', () => {
     assert.deepEqual(priority.consume(2), ['c', 'a']);
     assert.deepEqual(new Sorted!(['c', 'a', 'b']).consume(3), ['a', 'b', 'c']);
     assert.throws(() => utils.cycleByName('sortd'), { name: 'OptionError', message: /did you mean 'sorted'/ });
+  });
+
+  it('TokenBucket has a rate and a size, or would never have a token', () => {
+    for (const wrong of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1' as never]) {
+      assert.throws(() => new utils.TokenBucket(wrong), OptionError);
+      assert.throws(() => new utils.TokenBucket(1, wrong), OptionError);
+    }
   });
 
   it('TokenBucket gives what has come in since', () => {

@@ -166,7 +166,7 @@ export class Queue {
 
   /** A copy that talks through `target`, and its exchange with it. */
   bind(target: Target): Queue {
-    const copy = new Queue(this.#name, this.exchange, { ...this.#options, channel: target });
+    const copy = this.copyWith(this.#name, { ...this.#options, channel: target });
     copy.#adopted = this.#adopted;
     copy.#consumers = this.#consumers;
     return copy;
@@ -182,7 +182,12 @@ export class Queue {
   /** A copy with another name, such as the one the broker gave. */
   named(name: string): Queue {
     const channel = this.#target === undefined ? {} : { channel: this.#target };
-    return new Queue(name, this.exchange, { ...this.#options, ...channel });
+    return this.copyWith(name, { ...this.#options, ...channel });
+  }
+
+  /** @internal What `bind` and `named` make; for subclasses. */
+  protected copyWith(name: string, options: QueueOptions): Queue {
+    return new Queue(name, this.exchange, options);
   }
 
   /**

@@ -4,6 +4,7 @@ import { OptionError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
 import { Exchange } from '../entities/exchange.js';
 import { QUEUE_OPTIONS, Queue, type QueueOptions } from '../entities/queue.js';
+import type { Target } from '../entities/target.js';
 
 export interface BroadcastOptions extends QueueOptions {
   readonly queue?: string;
@@ -36,5 +37,19 @@ export class Broadcast extends Queue {
     const { queue, unique, exchange = new Exchange(name, { type: 'fanout' }), alias = name, ...rest } = given;
     const own = unique || !queue ? `${queue || 'bcast'}.${randomUUID()}` : queue;
     super(own, exchange, { ...rest, alias });
+  }
+
+  override bind(target: Target): Broadcast {
+    return super.bind(target) as Broadcast;
+  }
+
+  override named(name: string): Broadcast {
+    return super.named(name) as Broadcast;
+  }
+
+  /** @internal */
+  protected override copyWith(name: string, options: QueueOptions): Broadcast {
+    const exchange = this.exchange === undefined ? {} : { exchange: this.exchange };
+    return new Broadcast(name, { ...options, ...exchange, queue: name });
   }
 }

@@ -1,10 +1,17 @@
 /** Logical time: which of two events, seen by different processes, came first. */
 
+import { OptionError } from '../../errors.js';
+import { kinds } from '../../options.js';
+
 /** Lamport's clock: `forward()` before each event that is sent, `adjust()` with the time of each that is received. */
 export class LamportClock {
   value: number;
 
+  /** Throws `OptionError`. */
   constructor(initialValue = 0) {
+    if (!kinds.integer(0, Number.MAX_SAFE_INTEGER).test(initialValue)) {
+      throw new OptionError('LamportClock: the initial value must be a whole number from 0');
+    }
     this.value = initialValue;
   }
 
@@ -12,6 +19,16 @@ export class LamportClock {
   adjust(other: number): number {
     this.value = Math.max(this.value, other) + 1;
     return this.value;
+  }
+
+  /**
+   * @internal The same with the time in the headers of a message, which anybody may have written: what is no time, or so late that
+   * soon nothing could be later, does not count, or every message from here on would carry it.
+   */
+  adjustTo({ clock }: Readonly<Record<string, unknown>>): number {
+    return this.adjust(
+      Number.isSafeInteger(clock) && (clock as number) < Number.MAX_SAFE_INTEGER / 2 ? (clock as number) : 0,
+    );
   }
 
   /** One step; returns the new time. */

@@ -13,7 +13,7 @@ export interface MaybeDeclareOptions {
   readonly retryPolicy?: RepeatOptions;
 }
 
-const MAYBE_DECLARE_OPTIONS: OptionTable<MaybeDeclareOptions> = {
+export const MAYBE_DECLARE_OPTIONS: OptionTable<MaybeDeclareOptions> = {
   retry: { kind: kinds.boolean, default: false, doc: 'Again if the connection is lost meanwhile.' },
   retryPolicy: {
     kind: kinds.custom<RepeatOptions>('an object', kinds.object.test),
@@ -45,8 +45,8 @@ export async function maybeDeclare(
     await declareOnce(channel, entity, through);
     return true;
   };
+  const policy = readOptions('maybeDeclare: retryPolicy', REPEAT_OPTIONS, retryPolicy);
   if (!retry) return attempt();
   if (through instanceof Channel) throw new OptionError('maybeDeclare: retry needs a Connection: a channel lives once');
-  const policy = readOptions('maybeDeclare: retryPolicy', REPEAT_OPTIONS, retryPolicy);
   return repeating(`declaring ${entity}`, policy, attempt, (error) => isPassing(error) && !through.closed);
 }

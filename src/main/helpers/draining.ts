@@ -1,4 +1,5 @@
 /** Taking a number of messages, or those that come within a time: loops over a consumer with an end. */
+import { whenAborted } from '../../abort.js';
 import { OptionError, TimeoutError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
@@ -13,7 +14,7 @@ export interface EventloopOptions {
   readonly signal?: AbortSignal;
 }
 
-const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
+export const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
   limit: { kind: kinds.integer(0, Number.MAX_SAFE_INTEGER), default: 0, doc: 'Messages; 0: no end.' },
   timeout: {
     kind: kinds.milliseconds,
@@ -24,6 +25,9 @@ const EVENTLOOP_OPTIONS: OptionTable<EventloopOptions> = {
   signal: { kind: kinds.signal, doc: 'Ends the loop, which throws its reason.' },
 };
 
+/** How long a loop that was aborted waits until what it had is given back (ms): a silent broker does not hold it up. */
+const GRACE = 1000;
+
 type Waited<T> = { readonly value: T } | 'late' | 'aborted';
 
 /** Waits for `work`, and leaves it to itself if the time is over or the signal aborts. */
@@ -33,18 +37,21 @@ function waitFor<T>(
   signal: AbortSignal | undefined,
 ): Promise<Waited<T>> {
   return new Promise((resolve, reject) => {
-    const end = (waited: Waited<T>): void => {
+    const clear = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', aborted);
+      unheard?.();
+    };
+    const end = (waited: Waited<T>): void => {
+      clear();
       resolve(waited);
     };
     const aborted = (): void => end('aborted');
     const timer = timeout === undefined ? undefined : setTimeout(() => end('late'), timeout);
-    signal?.addEventListener('abort', aborted, { once: true });
+    const unheard = signal?.aborted === false ? whenAborted(signal, aborted) : undefined;
     work.then(
       (value) => end({ value }),
       (error) => {
-        end('aborted');
+        clear();
         reject(error);
       },
     );
@@ -52,10 +59,18 @@ function waitFor<T>(
   });
 }
 
+/** Cancels, and gives back the message that is asked for, if it comes. Never rejects: whoever leaves wants to hear why, no more. */
+async function leave(consumer: Consumer, next: Promise<IteratorResult<Message, void>>): Promise<void> {
+  // Also what cannot be given back, since the broker wants no acks for it: as with all that `noAck` leaves behind.
+  const asked = next.then(({ done, value }) => done || value.requeue()).catch(() => undefined);
+  await consumer.cancel().catch(() => undefined);
+  await asked;
+}
+
 /**
  * The messages of a consumer that has no callbacks, for `for await`, until `limit` or `timeout`. Where kombu waits for the next
  * event of a connection, this waits for the next message. What was not taken by then goes back to its queue. Throws
- * `TimeoutError`, the signal's reason, and what ends the consumer.
+ * `TimeoutError`, the signal's reason (whatever the broker does, not much later than it aborts), and what ends the consumer.
  */
 export async function* eventloop(
   consumer: Consumer,
@@ -73,7 +88,13 @@ export async function* eventloop(
       let waited = await waitFor(next, timeout, signal);
       // The time begins when the broker has been asked; until then connecting and declaring have theirs.
       while (waited === 'late' && !consumer.consuming) waited = await waitFor(next, timeout, signal);
-      if (typeof waited === 'string') {
+      if (waited === 'aborted') {
+        stopped = waited;
+        const left = leave(consumer, next);
+        stuck = (await waitFor(left, GRACE, undefined)) === 'late';
+        break;
+      }
+      if (waited === 'late') {
         // Ends the consumer's own loop. If the broker does not answer, that loop cannot be waited for.
         stuck = true;
         await consumer.cancel();
@@ -82,10 +103,6 @@ export async function* eventloop(
       }
       const result = await next;
       if (result.done) break;
-      if (stopped === 'aborted') {
-        result.value.requeue();
-        break;
-      }
       yield result.value;
       if (stopped === undefined) continue;
       // The message was faster than the cancel.
@@ -156,7 +173,7 @@ export interface ItermessagesOptions extends DrainOptions {
   readonly prefetchCount?: number;
 }
 
-const ITERMESSAGES_OPTIONS: OptionTable<ItermessagesOptions> = {
+export const ITERMESSAGES_OPTIONS: OptionTable<ItermessagesOptions> = {
   ...DRAIN_OPTIONS,
   noAck: { ...CONSUMER_OPTIONS.noAck, doc: 'The broker forgets messages as it sends them, those beyond `limit` too.' },
   accept: CONSUMER_OPTIONS.accept,
@@ -176,12 +193,15 @@ export async function* itermessages(
   const given = readOptions('itermessages', ITERMESSAGES_OPTIONS, options);
   const { limit, timeout, callbacks, onDecodeError, signal, ...consuming } = given;
   const draining = defined({ limit, timeout, callbacks, onDecodeError, signal });
-  const channel = await channelOf(target, 'itermessages', {});
+  const channel = await channelOf(target, 'itermessages', defined({ signal }));
   const consumer = new Consumer(channel, queue, { prefetchCount: Math.min(limit || 64, 64), ...consuming });
   try {
     yield* drainConsumer(consumer, draining);
   } finally {
-    await consumer.close();
+    const closed = consumer.close();
+    // As the loop itself, which has thrown by then.
+    if (signal?.aborted) await waitFor(closed, GRACE, undefined);
+    else await closed;
   }
 }
 

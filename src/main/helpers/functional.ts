@@ -31,7 +31,7 @@ export interface RetryOverTimeOptions {
   readonly signal?: AbortSignal;
 }
 
-const RETRY_OVER_TIME_OPTIONS: OptionTable<RetryOverTimeOptions> = {
+export const RETRY_OVER_TIME_OPTIONS: OptionTable<RetryOverTimeOptions> = {
   maxRetries: {
     kind: kinds.integer(0, Number.MAX_SAFE_INTEGER),
     defaultWords: 'for ever',

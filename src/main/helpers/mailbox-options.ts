@@ -68,7 +68,10 @@ export interface CastOptions {
 
 export const CAST_OPTIONS: OptionTable<CastOptions> = {
   pattern: { kind: kinds.name, doc: 'Only nodes whose name matches, as `matcher` says.' },
-  matcher: { kind: kinds.name, doc: "'glob', 'pcre', or one that was registered with every node." },
+  matcher: {
+    kind: kinds.name,
+    doc: "'glob', 'pcre' (a regular expression, which nodes run), or one that was registered with every node.",
+  },
   serializer: { kind: kinds.name, defaultWords: "the mailbox's", doc: 'Name.' },
   timeout: {
     kind: kinds.milliseconds,

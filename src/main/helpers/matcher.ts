@@ -65,7 +65,10 @@ function glob(data: string, pattern: string): boolean {
   return token === tokens.length;
 }
 
-/** At the beginning, as Python's `re.match`; JavaScript's syntax. */
+/**
+ * At the beginning, as Python's `re.match`; JavaScript's syntax. A pattern such as `(a+)+$` may keep the thread busy for ever, as in
+ * kombu: where patterns come from people who are not trusted, `unregister('pcre')`.
+ */
 function pcre(data: string, pattern: string): boolean {
   let expression: RegExp;
   try {

@@ -42,7 +42,7 @@ export interface MixinConsumeOptions {
   readonly signal?: AbortSignal;
 }
 
-const CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
+export const MIXIN_CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
   limit: { kind: kinds.integer(0, Number.MAX_SAFE_INTEGER), default: 0, doc: 'Messages; 0: no end.' },
   timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'The longest time without a message (ms).' },
   safetyInterval: {
@@ -55,7 +55,15 @@ const CONSUME_OPTIONS: OptionTable<MixinConsumeOptions> = {
 
 export type MixinRunOptions = Omit<MixinConsumeOptions, 'limit'>;
 
-const { limit: _, ...RUN_OPTIONS } = CONSUME_OPTIONS;
+const { limit: _, ...RUN_OPTIONS } = MIXIN_CONSUME_OPTIONS;
+
+interface EstablishOptions {
+  readonly signal?: AbortSignal;
+}
+
+const ESTABLISH_OPTIONS: OptionTable<EstablishOptions> = {
+  signal: { kind: kinds.signal, doc: 'Gives up; rejects with its reason.' },
+};
 
 /** What failed for good, whatever class its errors are of. */
 const final = new WeakSet<object>();
@@ -137,7 +145,8 @@ export abstract class ConsumerMixin {
   }
 
   /** A connected one; tries `connectMaxRetries` times again. Throws what `ensureConnection` throws. */
-  async establishConnection({ signal }: { readonly signal?: AbortSignal } = {}): Promise<Connection> {
+  async establishConnection(options: EstablishOptions = {}): Promise<Connection> {
+    const { signal } = readOptions('ConsumerMixin.establishConnection', ESTABLISH_OPTIONS, options);
     const connection = this.createConnection();
     try {
       return await connection.ensureConnection({
@@ -186,7 +195,7 @@ export abstract class ConsumerMixin {
    * then all is closed. Callbacks are waited for when it ends, not before it yields. Throws what `run()` begins anew for, too.
    */
   async *consume(options: MixinConsumeOptions = {}): AsyncGenerator<void, void, undefined> {
-    const given = readOptions('ConsumerMixin.consume', CONSUME_OPTIONS, options);
+    const given = readOptions('ConsumerMixin.consume', MIXIN_CONSUME_OPTIONS, options);
     const { limit, timeout = Number.POSITIVE_INFINITY, safetyInterval } = given;
     const stop = this.#stopSignal(given.signal);
     if (this.shouldStop || stop.aborted) return;
@@ -238,11 +247,10 @@ export abstract class ConsumerMixin {
       this.logger.info(`connected to ${connection.asUri()}`);
       const channel = await round.open();
       const make: ConsumerFactory = (queues, options = {}) =>
-        new Consumer(
-          channel,
-          queues,
-          round.counted({ onDecodeError: (message, error) => this.onDecodeError(message, error), ...options }),
-        );
+        new Consumer(channel, queues, {
+          onDecodeError: (message, error) => this.onDecodeError(message, error),
+          ...options,
+        });
       await round.start(await this.getConsumers(make, channel));
       round.extra = await this.extraContext(connection, channel);
       await this.onConsumeReady(connection, channel, round.consumers);

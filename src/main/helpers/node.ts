@@ -3,10 +3,13 @@ import { EventEmitter } from 'node:events';
 import { DecodeError, InconsistencyError, NotBoundError, OptionError, ResourceLocked } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
+import type { Connection } from '../connection.js';
 import { Consumer, type ConsumerOptions } from '../consumer.js';
+import type { Channel } from '../entities/channel.js';
 import { channelOf, functionKind, type Target, targetKind, targetOf } from '../entities/target.js';
 import type { Mailbox, ReplyAddress } from './mailbox.js';
 import { match } from './matcher.js';
+import { ConsumerMixin } from './mixins.js';
 
 /** What it returns, or its promise resolves with, is the answer. It is waited for; other commands do not wait. */
 export type NodeHandler<State = unknown> = (state: State, args: Record<string, unknown>) => unknown;
@@ -17,7 +20,7 @@ export interface NodeOptions<State = unknown> {
   readonly handlers?: Record<string, NodeHandler<State>>;
 }
 
-const NODE_OPTIONS: OptionTable<NodeOptions> = {
+export const NODE_OPTIONS: OptionTable<NodeOptions> = {
   state: { kind: kinds.custom('anything', () => true), doc: 'The first argument of every handler.' },
   channel: { kind: targetKind, defaultWords: "the mailbox's connection", doc: 'What it listens and answers through.' },
   handlers: {
@@ -48,16 +51,47 @@ export interface ListenOptions {
   readonly signal?: AbortSignal;
 }
 
-const LISTEN_OPTIONS: OptionTable<ListenOptions> = {
+export const LISTEN_OPTIONS: OptionTable<ListenOptions> = {
   channel: { kind: targetKind, defaultWords: "the node's", doc: 'What it listens through.' },
   callback: { kind: functionKind(), defaultWords: '`handleMessage`', doc: 'Called with (body, message).' },
   signal: { kind: kinds.signal, doc: 'Stops waiting for the broker; rejects with its reason.' },
 };
 
+export interface NodeRunOptions {
+  readonly signal?: AbortSignal;
+}
+
+const RUN_OPTIONS: OptionTable<NodeRunOptions> = {
+  signal: { kind: kinds.signal, doc: 'Ends it; the promise resolves when all is closed.' },
+};
+
+/** Keeps a node listening. */
+class Listener extends ConsumerMixin {
+  readonly #consumer: (channel: Channel) => Consumer;
+
+  constructor(
+    readonly connection: Connection,
+    consumer: (channel: Channel) => Consumer,
+    tell: (error: unknown) => void,
+  ) {
+    super();
+    this.#consumer = consumer;
+    this.logger = {
+      info: () => undefined,
+      warn: (_, error) => tell(error),
+      error: (_, error) => tell(error),
+    };
+  }
+
+  override getConsumers(_: unknown, channel: Channel): Consumer[] {
+    return [this.#consumer(channel)];
+  }
+}
+
 export interface NodeEvents {
   /**
-   * What a handler threw, with its command; a request that is none or cannot be read; an answer that could not be sent. Without a
-   * listener it is a warning of the process.
+   * What a handler threw, with its command; a request that is none or cannot be read; an answer that could not be sent; why `run()`
+   * had to begin anew. Without a listener it is a warning of the process.
    */
   error: [error: unknown, method: string | undefined];
 }
@@ -119,7 +153,7 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
 
   /**
    * Starts listening; resolves with the consumer, which is to be closed at the end. It does not come back after the connection was
-   * lost: for that, a `ConsumerMixin` starts `node.Consumer({}, channel)`. Throws `InconsistencyError` if a node of this name
+   * lost: `run()` does, or a `ConsumerMixin` that starts `node.Consumer({}, channel)`. Throws `InconsistencyError` if a node of this name
    * listens already (without `queueExclusive` of the mailbox that is only a warning of the process), and what declaring and
    * connecting throw.
    */
@@ -141,6 +175,24 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
     return consumer;
   }
 
+  /**
+   * Listens until `signal` aborts, as a `ConsumerMixin` does: on a connection of its own with the parameters of the node's, and on
+   * another one when that is lost, at most once a second; 'error' tells of it. Another node of this name is waited for, since it may
+   * be this one's connection that the broker has not given up yet. Throws `OptionError` if the node was given a channel,
+   * `NotBoundError`, and what is wrong for good, such as a refused login.
+   */
+  async run(options: NodeRunOptions = {}): Promise<void> {
+    const { signal } = readOptions('Node.run', RUN_OPTIONS, options);
+    const target = targetOf(this.#channel, this.mailbox.connection, `node '${this.hostname}'`);
+    if (!('clone' in target)) throw new OptionError('Node.run: it needs a Connection: a channel lives once');
+    const listener = new Listener(
+      target as Connection,
+      (channel) => this.Consumer({}, channel),
+      (error) => this.#tell(error, undefined),
+    );
+    await listener.run(signal === undefined ? {} : { signal });
+  }
+
   /** Called with a request that cannot be read. */
   onDecodeError(_message: Message, error: unknown): void {
     this.#tell(error, undefined);
@@ -148,12 +200,12 @@ export class Node<State = unknown> extends EventEmitter<NodeEvents> {
 
   /**
    * Does what a request says, if this node is meant: by its `destination`, else by `pattern` and `matcher`, else always. Resolves
-   * with the answer, or undefined. Throws `DecodeError` for what is no request, and `MatcherNotInstalled`.
+   * with the answer, or undefined. Throws `DecodeError` for what is no request, and `MatcherNotInstalled`. A request's pattern for
+   * the matcher 'pcre' may take for ever: `matcher.unregister('pcre')` where not all who may send requests are trusted.
    */
   async handleMessage(body: unknown, message?: Message): Promise<unknown> {
     const request = requestOf(body);
-    const clock = message?.headers.clock;
-    this.mailbox.clock.adjust(typeof clock === 'number' ? clock : 0);
+    this.mailbox.clock.adjustTo(message?.headers ?? {});
     const { method, destination, pattern, matcher, reply_to: replyTo, ticket } = request;
     if (destination?.length) {
       if (!destination.includes(this.hostname)) return undefined;

@@ -1,6 +1,7 @@
 /** Identifiers: random ones, and ones that name an object in this process. */
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { threadId } from 'node:worker_threads';
+import { kinds, type OptionTable, readOptions } from '../../options.js';
 
 /** A random UUID (version 4) as text. */
 export function uuid(): string {
@@ -53,8 +54,17 @@ export function generateOid(
 
 let nodeId: bigint | undefined;
 
+interface OidOptions {
+  readonly threads?: boolean;
+}
+
+const OID_OPTIONS: OptionTable<OidOptions> = {
+  threads: { kind: kinds.boolean, default: true, doc: 'Another one in every thread.' },
+};
+
 /** A UUID that stands for `instance`: the same for the same object, another in every thread and process. */
-export function oidFrom(instance: object, { threads = true }: { readonly threads?: boolean } = {}): string {
+export function oidFrom(instance: object, options: OidOptions = {}): string {
+  const { threads } = readOptions('oidFrom', OID_OPTIONS, options);
   nodeId ??= BigInt(`0x${randomBytes(16).toString('hex')}`);
   return generateOid(nodeId, process.pid, threads ? threadId : 0, instance);
 }

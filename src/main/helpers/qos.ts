@@ -9,7 +9,7 @@ export interface QoSOptions {
   readonly maxPrefetch?: number;
 }
 
-const QOS_OPTIONS: OptionTable<QoSOptions> = {
+export const QOS_OPTIONS: OptionTable<QoSOptions> = {
   maxPrefetch: {
     kind: kinds.integer(1, Number.MAX_SAFE_INTEGER),
     defaultWords: 'none',
@@ -29,9 +29,7 @@ export class QoS {
   /** `callback` tells the broker, as `consumer.qos` does; its promise is waited for. Throws `OptionError`. */
   constructor(callback: (qos: { prefetchCount: number }) => unknown, initialValue = 0, options: QoSOptions = {}) {
     if (typeof callback !== 'function') throw new OptionError('QoS: the first argument must be a function');
-    if (!kinds.integer(0, Number.MAX_SAFE_INTEGER).test(initialValue)) {
-      throw new OptionError('QoS: the initial value must be a whole number from 0');
-    }
+    mustBeCount('the initial value', initialValue);
     this.#callback = callback;
     this.value = initialValue;
     this.maxPrefetch = readOptions('QoS', QOS_OPTIONS, options).maxPrefetch;
@@ -39,12 +37,14 @@ export class QoS {
 
   /** Raises the value, and tells nobody: `update()` does. A negative `n` counts as 0. */
   incrementEventually(n = 1): number {
+    mustBeWhole('what is added', n);
     if (this.value > 0) this.value = Math.min(this.value + Math.max(n, 0), this.maxPrefetch ?? Number.MAX_SAFE_INTEGER);
     return this.value;
   }
 
   /** Lowers the value, to 1 at least, and tells nobody. */
   decrementEventually(n = 1): number {
+    mustBeWhole('what is taken off', n);
     if (this.value > 0) this.value = Math.max(this.value - n, 1);
     return this.value;
   }
@@ -54,6 +54,7 @@ export class QoS {
    * of the process. Calls are carried out one after another. Rejects with what the callback throws; then it counts as not told.
    */
   async set(count: number): Promise<number> {
+    mustBeCount('the count', count);
     const telling = this.#telling.then(() => this.#tell(count));
     this.#telling = telling.catch(() => undefined);
     await telling;
@@ -74,5 +75,15 @@ export class QoS {
     }
     await this.#callback({ prefetchCount: over ? 0 : count });
     this.prev = count;
+  }
+}
+
+function mustBeWhole(what: string, n: unknown): void {
+  if (!Number.isSafeInteger(n)) throw new OptionError(`QoS: ${what} must be a whole number`);
+}
+
+function mustBeCount(what: string, count: unknown): void {
+  if (!kinds.integer(0, Number.MAX_SAFE_INTEGER).test(count)) {
+    throw new OptionError(`QoS: ${what} must be a whole number from 0`);
   }
 }

@@ -1,6 +1,7 @@
 /**
  * The replies to a mailbox: one consumer for all requests that wait, while there are any. A reply names its request by a ticket.
  */
+import { whenAborted } from '../../abort.js';
 import { ClosedError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { Consumer } from '../consumer.js';
@@ -93,8 +94,7 @@ export class ReplyInbox {
     signal?.throwIfAborted();
     const request = new Request(expecting);
     this.#requests.set(ticket, request);
-    const aborted = (): void => request.fail(signal?.reason);
-    signal?.addEventListener('abort', aborted, { once: true });
+    const unheard = signal && whenAborted(signal, () => request.fail(signal.reason));
     this.#consumer ??= this.#start();
     const started = this.#consumer.then(() => undefined);
     // Whatever fails the request meanwhile, the signal too, ends the wait.
@@ -112,7 +112,7 @@ export class ReplyInbox {
         return request.replies;
       },
       end: () => {
-        signal?.removeEventListener('abort', aborted);
+        unheard?.();
         this.#requests.delete(ticket);
         if (this.#requests.size === 0) this.#stop();
       },
@@ -175,8 +175,8 @@ export class ReplyInbox {
   }
 
   #arrived(body: Reply, message: Message): void {
-    const { clock, expires } = message.headers;
-    this.#box.clock.adjust(typeof clock === 'number' ? clock : 0);
+    const { expires } = message.headers;
+    this.#box.clock.adjustTo(message.headers);
     if (typeof expires === 'number' && expires > 0 && Date.now() / 1000 > expires) return;
     const request = this.#requestOf(message);
     if (request === undefined) this.unclaimed++;

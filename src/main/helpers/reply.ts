@@ -25,7 +25,7 @@ export async function sendReply(
   message: unknown,
   options: SendReplyOptions,
 ): Promise<void> {
-  const { producer, ...props } = options;
+  const { producer, ...props } = options ?? {};
   if (typeof producer?.publish !== 'function') throw new OptionError('sendReply: the option producer is required');
   if (!(request instanceof Message)) throw new OptionError('sendReply: the second argument must be a Message');
   const { replyTo, correlationId, contentType } = request.properties;

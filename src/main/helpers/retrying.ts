@@ -1,11 +1,11 @@
 /** Doing something with the broker again until it succeeds: what failed may be the connection, not the deed. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ChannelError, ClosedError, ConnectionError, ResourceLocked, TimeoutError } from '../../errors.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
+import { RETRY_POLICY } from '../../pool/publication.js';
 import { withDeadline } from '../deadline.js';
 import type { Channel } from '../entities/channel.js';
 import { type ChannelSource, functionKind } from '../entities/target.js';
-import { isRecoverable, reconnectDelay } from '../transports/reconnect.js';
+import { isRecoverable, pause, reconnectDelay } from '../transports/reconnect.js';
 
 export interface RepeatOptions {
   readonly maxRetries?: number;
@@ -17,17 +17,7 @@ export interface RepeatOptions {
 }
 
 export const REPEAT_OPTIONS: OptionTable<RepeatOptions> = {
-  maxRetries: {
-    kind: kinds.integer(0, Number.MAX_SAFE_INTEGER),
-    defaultWords: 'until `timeout`',
-    doc: 'How often to try again after the first time.',
-  },
-  intervalStart: {
-    kind: kinds.milliseconds,
-    default: 100,
-    doc: 'The first wait (ms); each is twice the one before, ±20 %.',
-  },
-  intervalMax: { kind: kinds.milliseconds, default: 2000, doc: 'The longest wait (ms).' },
+  ...RETRY_POLICY,
   errback: { kind: functionKind(), doc: 'Called with each error and the milliseconds until the next attempt.' },
   timeout: { kind: kinds.milliseconds, default: 30_000, doc: 'For all attempts together (ms).' },
   signal: { kind: kinds.signal, doc: 'Gives up; the promise rejects with its reason.' },
@@ -50,18 +40,22 @@ export async function repeating<T>(
 ): Promise<T> {
   const { maxRetries = Number.POSITIVE_INFINITY, intervalStart, intervalMax, errback, timeout, signal } = given;
   const end = performance.now() + timeout!;
+  let failure: unknown;
   for (let count = 0; ; count++) {
     try {
       return await withDeadline(attempt(count), doing, Math.max(0, end - performance.now()), signal);
     } catch (error) {
       if (signal?.aborted || count >= maxRetries || !again(error)) throw error;
       const wait = reconnectDelay(count, { initial: intervalStart!, max: intervalMax! });
+      // An attempt that the deadline has cut short says nothing; the one before it does.
+      if (failure === undefined || performance.now() < end) failure = error;
       if (performance.now() + wait >= end) {
-        const text = `${doing}: not done within ${timeout} ms: ${error instanceof Error ? error.message : String(error)}`;
-        throw new TimeoutError(text, { cause: error, details: { milliseconds: timeout } });
+        const text = `${doing}: not done within ${timeout} ms: ${failure instanceof Error ? failure.message : String(failure)}`;
+        throw new TimeoutError(text, { cause: failure, details: { milliseconds: timeout } });
       }
       errback?.(error, wait);
-      await sleep(wait, undefined, signal === undefined ? {} : { signal }).catch(() => signal?.throwIfAborted());
+      await pause(wait, signal);
+      signal?.throwIfAborted();
     }
   }
 }
@@ -69,6 +63,8 @@ export async function repeating<T>(
 /** A connection that a pool lends. */
 export interface LentConnection extends ChannelSource {
   release(): unknown;
+  /** Before it is given back, where it is of no use to anybody. */
+  close?(options: { timeout: number }): unknown;
 }
 
 /** The part of a pool of connections that `insured` needs. */
@@ -87,8 +83,9 @@ export const INSURED_OPTIONS: OptionTable<InsuredOptions> = {
 
 /**
  * Borrows a connection from `pool`, calls `fun(connection, channel)` with its default channel, calls it again with a new one if the
- * connection or channel fails, and gives the connection back. Resolves with what it resolves with. Throws what `fun` throws
- * otherwise, and `TimeoutError`. Whatever `fun` does is done again: a message it had published may be there twice.
+ * connection or channel fails, and gives the connection back; after a `TimeoutError` it is closed instead, so that nobody else
+ * waits for the same silent broker. Resolves with what it resolves with. Throws what `fun` throws otherwise, and `TimeoutError`.
+ * Whatever `fun` does is done again: a message it had published may be there twice. It is not called any more after the end.
  */
 export async function insured<T, Lent extends LentConnection>(
   pool: ConnectionLender<Lent>,
@@ -102,14 +99,22 @@ export async function insured<T, Lent extends LentConnection>(
     timeout: timeout!,
     ...(signal === undefined ? {} : { signal }),
   });
+  let over = false;
+  let silent = false;
   try {
     const attempt = async (count: number): Promise<T> => {
       const channel = await connection.defaultChannel();
+      if (over) throw new ClosedError('insured: the connection was given back while its channel was being opened');
       if (count > 0) onRevive?.(channel);
       return fun(connection, channel);
     };
     return await repeating('insured', given, attempt, (error) => isPassing(error) && !connection.closed);
+  } catch (error) {
+    silent = error instanceof TimeoutError;
+    throw error;
   } finally {
+    over = true;
+    if (silent) await connection.close?.({ timeout: 0 });
     await connection.release();
   }
 }

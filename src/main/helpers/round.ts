@@ -1,7 +1,7 @@
 /** One life of a mixin's consumers: from their connection to its end. */
 import { ClosedError } from '../../errors.js';
 import type { Connection } from '../connection.js';
-import type { Consumer, ConsumerOptions } from '../consumer.js';
+import { Consumer } from '../consumer.js';
 import type { Channel } from '../entities/channel.js';
 
 export class Round {
@@ -36,27 +36,26 @@ export class Round {
   }
 
   /**
-   * `options` with a look at each message before the user's functions get it. Messages come as soon as the first consumer
-   * consumes; until `begin()` they wait, so that all the hooks are called before.
+   * Has a look at each message before the user's functions get it, whoever made the consumer and whenever it got its callbacks.
+   * Messages come as soon as the first consumer consumes; until `begin()` they wait, so that all the hooks are called before.
    */
-  counted(options: ConsumerOptions): ConsumerOptions {
-    const { onMessage, callbacks, onDecodeError } = options;
-    const count = (): Promise<void> | undefined => {
-      this.#came++;
-      this.#wake();
-      return this.#begun ? undefined : this.#gate;
-    };
+  #watch(consumer: Consumer): void {
     const first = <Args extends unknown[]>(fun: (...args: Args) => unknown) => {
       return (...args: Args): unknown => {
-        const gate = count();
-        return gate === undefined ? fun(...args) : gate.then(() => fun(...args));
+        this.#came++;
+        this.#wake();
+        return this.#begun ? fun(...args) : this.#gate.then(() => fun(...args));
       };
     };
-    return {
-      ...options,
-      ...(onMessage === undefined ? {} : { onMessage: first(onMessage) }),
-      ...(callbacks === undefined || callbacks.length === 0 ? {} : { callbacks: [count, ...callbacks] }),
-      ...(onDecodeError === undefined ? {} : { onDecodeError: first(onDecodeError) }),
+    const { onMessage, onDecodeError } = consumer;
+    if (onMessage !== undefined) consumer.onMessage = first(onMessage);
+    if (onDecodeError !== undefined) consumer.onDecodeError = first(onDecodeError);
+    const mute = consumer.callbacks.length === 0 && consumer.receive === Consumer.prototype.receive;
+    // One that has nothing to call is to say so when it is to consume.
+    if (mute) return;
+    const receive = first(consumer.receive.bind(consumer));
+    consumer.receive = async (body, message) => {
+      await receive(body, message);
     };
   }
 
@@ -71,6 +70,7 @@ export class Round {
     for (const consumer of consumers) {
       // Who listens himself sees to what his callbacks throw.
       const heard = consumer.listenerCount('error') > 0;
+      this.#watch(consumer);
       consumer.on('error', (error, message) => {
         if (message === undefined || !heard) this.#fail(error);
       });
@@ -112,10 +112,10 @@ export class Round {
   async end(): Promise<void> {
     this.#abandon(new ClosedError('the consumers of a mixin ended before they were ready'));
     try {
-      for (const consumer of this.consumers) {
-        // One whose connection is going may not end well, which is no news: it is closed next.
-        await consumer.close(this.#connection.connected ? {} : { timeout: 0 }).catch(() => undefined);
-      }
+      const how = this.#connection.connected ? {} : { timeout: 0 };
+      // One whose connection is going may not end well, which is no news: it is closed next. All at once, since each may have to
+      // wait for a broker that is silent.
+      await Promise.all(this.consumers.map((consumer) => consumer.close(how).catch(() => undefined)));
       await dispose(this.extra);
       if (this.#channel !== undefined) await this.#onEnd(this.#channel);
     } finally {

@@ -2,10 +2,11 @@
  * A queue with `put` and `get`: an exchange, a queue and a routing key of one name, a producer and a consumer of it. Nothing
  * is asked of the broker before the first operation; after the connection was lost the next one connects and declares anew.
  */
+import { whenAborted } from '../../abort.js';
 import { ClosedError, Empty, OptionError } from '../../errors.js';
 import type { Message } from '../../message.js';
 import { kinds, type OptionTable, readOptions } from '../../options.js';
-import type { PublishOptions } from '../../pool/publication.js';
+import { PUBLISH_OPTIONS, type PublishOptions } from '../../pool/publication.js';
 import { Consumer } from '../consumer.js';
 import { withDeadline } from '../deadline.js';
 import { Channel } from '../entities/channel.js';
@@ -14,6 +15,7 @@ import { Exchange, type ExchangeOptions } from '../entities/exchange.js';
 import { Queue, type QueueOptions } from '../entities/queue.js';
 import { isTarget, type Target } from '../entities/target.js';
 import { Producer } from '../producer.js';
+import { isPassing, REPEAT_OPTIONS, type RepeatOptions, repeating } from './retrying.js';
 
 export interface SimpleQueueOptions {
   readonly noAck?: boolean;
@@ -54,11 +56,17 @@ export interface SimpleGetOptions {
   readonly signal?: AbortSignal;
 }
 
-const GET_OPTIONS: OptionTable<SimpleGetOptions> = {
+const SIGNAL = { kind: kinds.signal, doc: 'Stops waiting; rejects with its reason.' } as const;
+
+export const SIMPLE_GET_OPTIONS: OptionTable<SimpleGetOptions> = {
   block: { kind: kinds.boolean, default: true, doc: 'Wait for a message; false: as `getNowait()`.' },
   timeout: { kind: kinds.milliseconds, defaultWords: 'none', doc: 'How long (ms), from when the queue is consumed.' },
-  signal: { kind: kinds.signal, doc: 'Stops waiting; rejects with its reason.' },
+  signal: SIGNAL,
 };
+
+type SimpleGetNowaitOptions = Pick<SimpleGetOptions, 'signal'>;
+
+const GET_NOWAIT_OPTIONS: OptionTable<SimpleGetNowaitOptions> = { signal: SIGNAL };
 
 interface Waiting {
   readonly resolve: (message: Message) => void;
@@ -71,8 +79,8 @@ interface Life {
   /** With the name that the broker gave, if it was to give one. */
   readonly queue: Queue;
   consuming: Promise<Consumer> | undefined;
-  /** The broker cancelled the consumer: the queue may be gone, and is declared again. */
-  cancelled: boolean;
+  /** Why it is over: the channel is gone, or the consumer was cancelled; the queue may be gone too, and is declared again. */
+  failure: unknown;
 }
 
 /** What a subclass begins with; the user's options go over it. */
@@ -126,10 +134,27 @@ export class SimpleQueue {
     });
   }
 
-  /** Publishes; resolves when the broker has confirmed. Options and errors: those of `Producer.publish`. */
+  /**
+   * Publishes; resolves when the broker has confirmed. Options and errors: those of `Producer.publish`; `timeout`, `signal` and
+   * `retry` hold for connecting and declaring too.
+   */
   async put(message: unknown, options: PublishOptions = {}): Promise<void> {
-    await this.#ready(options.signal);
-    await this.producer.publish(message, options);
+    const { timeout, signal, retry, retryPolicy } = readOptions('SimpleQueue.put', PUBLISH_OPTIONS, options);
+    const end = performance.now() + timeout!;
+    const policy = readOptions<RepeatOptions>('SimpleQueue.put: retryPolicy', REPEAT_OPTIONS, {
+      ...retryPolicy,
+      ...(!retry && { maxRetries: 0 }),
+      timeout,
+      signal,
+    });
+    const again = (error: unknown): boolean => isPassing(error) && this.#closed === undefined && !this.#target.closed;
+    const { queue } = await repeating(`putting into ${this.queue}`, policy, () => this.#ready(signal), again);
+    await this.producer.publish(message, {
+      // Of a queue without a name the broker's is known only now.
+      ...(this.producer.exchange.name === '' && { routingKey: queue.name }),
+      ...options,
+      timeout: Math.max(0, end - performance.now()),
+    });
   }
 
   /**
@@ -138,15 +163,20 @@ export class SimpleQueue {
    * begins anew.
    */
   async get(options: SimpleGetOptions = {}): Promise<Message> {
-    const { block, timeout, signal } = readOptions('SimpleQueue.get', GET_OPTIONS, options);
+    const { block, timeout, signal } = readOptions('SimpleQueue.get', SIMPLE_GET_OPTIONS, options);
     if (!block) return this.getNowait(signal === undefined ? {} : { signal });
     const life = await this.#ready(signal);
     await untilAborted(this.#consume(life), signal);
-    return this.#buffer.shift() ?? this.#next(timeout, signal);
+    const here = this.#buffer.shift();
+    if (here !== undefined) return here;
+    // What ended with the broker's yes brings nothing, and nobody was waiting to be told.
+    if (life.failure !== undefined) throw life.failure;
+    return this.#next(timeout, signal);
   }
 
   /** The next message if there is one. Throws `Empty`, and what `get()` throws. */
-  async getNowait({ signal }: { readonly signal?: AbortSignal } = {}): Promise<Message> {
+  async getNowait(options: SimpleGetNowaitOptions = {}): Promise<Message> {
+    const { signal } = readOptions('SimpleQueue.getNowait', GET_NOWAIT_OPTIONS, options);
     const { channel, queue } = await this.#ready(signal);
     const here = this.#buffer.shift();
     if (here !== undefined) return here;
@@ -208,20 +238,20 @@ export class SimpleQueue {
 
   /** A channel on which the queue is declared; whoever comes first opens it for all. */
   async #ready(signal?: AbortSignal): Promise<Life> {
-    for (;;) {
+    // Once: one that has begun anew takes what that gives, rather than asking a broker again and again.
+    for (let begun = false; ; ) {
       this.#mustBeOpen();
       signal?.throwIfAborted();
-      const known = this.#life;
-      if (known === undefined) return untilAborted(this.#begin(undefined), signal);
-      const life = await untilAborted(
-        known.catch(() => undefined),
-        signal,
-      );
+      begun ||= this.#life === undefined;
+      const opening = this.#life ?? this.#begin(undefined);
+      // If it fails, it has failed for all who wait: one after another they would wait for a broker that does not answer.
+      const life = await untilAborted(opening, signal);
       this.#mustBeOpen();
-      // Meanwhile it failed, or somebody has begun anew.
-      if (life === undefined || this.#life !== known) continue;
-      if (!life.channel.closed && !life.cancelled) return life;
-      return untilAborted(this.#begin(life.channel.closed ? undefined : life.channel), signal);
+      // Meanwhile somebody else has begun anew.
+      if (this.#life !== opening) continue;
+      if (begun || (!life.channel.closed && life.failure === undefined)) return life;
+      this.#begin(life.channel.closed ? undefined : life.channel);
+      begun = true;
     }
   }
 
@@ -240,8 +270,9 @@ export class SimpleQueue {
     const channel = kept ?? (target instanceof Channel ? target : await target.channel());
     try {
       const queue = this.queue.named(await this.queue.declare(channel));
-      if (kept === undefined) channel.ended.then((reason) => this.#lost(reason));
-      return { channel, queue, consuming: undefined, cancelled: false };
+      const life: Life = { channel, queue, consuming: undefined, failure: undefined };
+      channel.ended.then((reason) => this.#lost(life, reason));
+      return life;
     } catch (error) {
       if (channel !== target) await channel.close();
       throw error;
@@ -265,7 +296,7 @@ export class SimpleQueue {
       ...(this.#prefetchCount === 0 ? {} : { prefetchCount: this.#prefetchCount }),
     });
     consumer.on('error', (error) => {
-      life.cancelled = true;
+      life.failure ??= error;
       this.#fail(error);
     });
     await consumer.consume();
@@ -282,7 +313,7 @@ export class SimpleQueue {
     return new Promise<Message>((resolve, reject) => {
       const end = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', aborted);
+        unheard?.();
         this.#waiting.delete(waiting);
       };
       const waiting: Waiting = {
@@ -298,17 +329,18 @@ export class SimpleQueue {
       const aborted = (): void => waiting.reject(signal?.reason);
       const late = (): void => waiting.reject(new Empty(`${this.queue}: no message within ${timeout} ms`));
       const timer = timeout === undefined ? undefined : setTimeout(late, timeout);
+      const unheard = signal?.aborted === false ? whenAborted(signal, aborted) : undefined;
       this.#waiting.add(waiting);
       if (this.#closed !== undefined) waiting.reject(new ClosedError(`${this.queue}: the simple queue is closed`));
       else if (signal?.aborted) aborted();
-      else signal?.addEventListener('abort', aborted, { once: true });
     });
   }
 
-  #lost(reason: Error | undefined): void {
+  #lost(life: Life, reason: Error | undefined): void {
     // The broker gives these to somebody else, or to us again.
     if (!this.noAck) this.#buffer.length = 0;
-    this.#fail(reason ?? new ClosedError(`${this.queue}: the channel was closed`));
+    life.failure ??= reason ?? new ClosedError(`${this.queue}: the channel was closed`);
+    this.#fail(life.failure);
   }
 
   #fail(error: unknown): void {

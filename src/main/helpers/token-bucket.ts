@@ -1,4 +1,5 @@
 /** How often something may be done. */
+import { OptionError } from '../../errors.js';
 
 /** A bucket that holds `capacity` tokens, full at first, and gets `fillRate` of them a second. */
 export class TokenBucket {
@@ -8,8 +9,11 @@ export class TokenBucket {
   #tokens: number;
   #at: number;
 
-  /** `now`: a clock in milliseconds. */
+  /** `now`: a clock in milliseconds. Throws `OptionError`. */
   constructor(fillRate: number, capacity = 1, now: () => number = () => performance.now()) {
+    if (!(Number.isFinite(fillRate) && fillRate > 0) || !(Number.isFinite(capacity) && capacity > 0)) {
+      throw new OptionError('TokenBucket: the fill rate and the capacity must be numbers over 0');
+    }
     this.fillRate = fillRate;
     this.capacity = capacity;
     this.#now = now;

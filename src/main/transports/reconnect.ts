@@ -1,4 +1,5 @@
 /** How often to try again, and whether that makes sense. */
+import { whenAborted } from '../../abort.js';
 import { RecoverableConnectionError } from '../../errors.js';
 
 /** The wait before the next attempt: 100 ms, doubling, ±20 %, at most 2 s. `attempt` counts from 0; `random` is in [0, 1). */
@@ -16,15 +17,16 @@ export async function retrying(signal: AbortSignal, attempt: (count: number) => 
 }
 
 /** Resolves after so many milliseconds, or when the signal aborts. */
-export function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+export function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', done);
+      unheard?.();
       resolve();
     };
     const timer = setTimeout(done, milliseconds);
-    signal.addEventListener('abort', done);
+    const unheard = signal?.aborted === false ? whenAborted(signal, done) : undefined;
+    if (signal?.aborted) done();
   });
 }
 
