@@ -7,8 +7,8 @@
  * A stream that is cut off, damaged, or followed by other bytes is an error, never a shorter result.
  */
 import type { Buffer } from 'node:buffer';
-import { DecodeError, EncodeError, KombuError, MessageTooLarge } from '../errors.js';
-import { bufferOf, messageOf } from './bytes.js';
+import { DecodeError, EncodeError, KombuError, MessageTooLarge, OptionError } from '../errors.js';
+import { bufferOf, messageOf, settled } from './bytes.js';
 import { decodeBzip2 } from './compressions/bzip2-decoder.js';
 import { encodeBzip2 } from './compressions/bzip2-encoder.js';
 import { tooLarge } from './compressions/limit.js';
@@ -46,7 +46,7 @@ const aliasNames = new Set<string>();
 
 /**
  * Adds a compression, or replaces one, for this thread. `aliases` are names for `compress`; the content type travels
- * with the message. Either function may be null: then that direction is an error.
+ * with the message. Either function may be null: then that direction is an error. Throws `OptionError`.
  */
 export function register(
   encoder: Compressor | null,
@@ -54,6 +54,16 @@ export function register(
   contentType: string,
   aliases: readonly string[] = [],
 ): void {
+  for (const [part, given] of Object.entries({ encoder, decoder })) {
+    if (given !== null && typeof given !== 'function') {
+      throw new OptionError(`compression.register: the ${part} must be a function, or null`);
+    }
+  }
+  for (const name of [contentType, ...aliases]) {
+    if (typeof name !== 'string' || name === '') {
+      throw new OptionError('compression.register: content type and aliases must be strings that are not empty');
+    }
+  }
   const method: Method = { contentType, encode: encoder, decode: decoder };
   methods.set(contentType, method);
   for (const alias of aliases) {
@@ -98,7 +108,7 @@ export function getDecoder(nameOrType: string): Decompressor {
 export function compress(body: Uint8Array, name: string): Compressed {
   const { encode, contentType } = getEncoder(name);
   try {
-    return { body: bufferOf(encode(bufferOf(body))), contentType };
+    return { body: bufferOf(settled(encode(bufferOf(body)))), contentType };
   } catch (error) {
     if (error instanceof KombuError) throw error;
     throw new EncodeError(`compression: '${name}' failed: ${messageOf(error)}`, { cause: error });
@@ -115,7 +125,7 @@ export function decompress(body: Buffer, nameOrType: string, options: { readonly
   const { maxBytes = DEFAULT_MAX_DECODED_BYTES } = options;
   try {
     const decode = getDecoder(nameOrType);
-    const result = bufferOf(decode(body, maxBytes));
+    const result = bufferOf(settled(decode(body, maxBytes)));
     if (result.length > maxBytes) throw tooLarge(maxBytes);
     return result;
   } catch (error) {

@@ -153,8 +153,9 @@ export function parseDatetime(text: string): Datetime {
   const clock = hours.length === 5 ? `${hours}:00` : hours;
   const micros = fraction.padEnd(6, '0').slice(0, 6);
   const local = new Date(`${date}T${clock}.${micros.slice(0, 3)}Z`);
-  // Date rolls the 30th of February over to March; Python does not write such a day.
-  if (local.getUTCDate() !== Number(day)) throw new DecodeError('json: a datetime names a day or time that is not');
+  // Date rolls the 30th of February over to March, and has a year 0; Python has neither, and no offset of a day or more.
+  if (local.getUTCDate() !== Number(day) || date.startsWith('0000') || Number(h) > 23 || Number(m) > 59)
+    throw new DecodeError('json: a datetime names a day, time or offset that is not');
   if (zoned === undefined) return { date, clock, micros, zone: '', offset: undefined, time: local.getTime() };
   const distance = (Number(h) * 3600 + Number(m) * 60 + Number(s ?? 0) + Number(f ?? 0)) * 1000;
   const offset = sign === '-' ? -distance : distance;

@@ -109,9 +109,9 @@ function readExtended(type: unknown, value: unknown, types: ExtendedTypes): unkn
       return exact ? new ExactDatetime(text) : new Date(parseDatetime(text).time);
     }
     case 'bytes':
-      return Buffer.from(textOf(type, value), 'utf8');
+      return encodedText(textOf(type, value));
     case 'base64':
-      return Buffer.from(textOf(type, value), 'base64');
+      return decodedBase64(textOf(type, value));
     case 'uuid': {
       // Python 5.3 and later send an object, which older ones put a version into as well.
       const hex = typeof value === 'object' && value !== null ? (value as { hex?: unknown }).hex : value;
@@ -140,6 +140,20 @@ function readRegistered(type: string, value: unknown, decoder: (value: unknown) 
       cause: error,
     });
   }
+}
+
+/** Half a surrogate pair has no bytes: `Buffer.from` would put others in its place. */
+function encodedText(text: string): Buffer {
+  if (!text.isWellFormed()) throw new DecodeError('json: bytes sent as text have half of a surrogate pair');
+  return Buffer.from(text, 'utf8');
+}
+
+/** `Buffer.from` skips what it does not know and takes any length, so damage would be a shorter value. */
+function decodedBase64(text: string): Buffer {
+  if (text.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) {
+    throw new DecodeError('json: bytes sent as base64 are damaged or cut off');
+  }
+  return Buffer.from(text, 'base64');
 }
 
 function textOf(type: string, value: unknown): string {

@@ -6,8 +6,9 @@
  * message: each extra is looked for cheaply and paid for only by the bodies that have it.
  */
 import { Buffer } from 'node:buffer';
+import { types as kinds } from 'node:util';
 import { EncodeError } from '../errors.js';
-import { messageOf } from './bytes.js';
+import { formless, messageOf } from './bytes.js';
 import { ExactValue } from './exact.js';
 import {
   type ExtendedTypes,
@@ -54,7 +55,8 @@ export function parseJson(
 /**
  * Writes a value as JSON text, as `JSON.stringify` does, but: a `Date` becomes kombu's datetime, a `Buffer` or
  * `Uint8Array` its bytes, a value of `exact.ts` or of a registered type what that says, a BigInt an integer, and
- * `undefined` null. Throws `EncodeError`.
+ * `undefined` null. Throws `EncodeError`, also for what JSON.stringify makes `{}` of though it holds something: a Map, Set,
+ * `ArrayBuffer`, Promise, Error.
  */
 export function stringifyJson(value: unknown): string {
   try {
@@ -111,6 +113,7 @@ function hasSpecial(value: unknown): boolean {
   if (typeof value === 'bigint') return true;
   if (typeof value !== 'object' || value === null) return false;
   if (Array.isArray(value)) {
+    if (registeredFor(value) !== undefined) return true;
     for (let i = 0; i < value.length; i++) {
       const item: unknown = value[i];
       if (typeof item === 'bigint' || (typeof item === 'object' && item !== null && hasSpecial(item))) return true;
@@ -120,11 +123,26 @@ function hasSpecial(value: unknown): boolean {
   // A toJSON may return dates and bytes that the walk cannot see.
   if (value instanceof Uint8Array || typeof (value as { toJSON?: unknown }).toJSON === 'function') return true;
   if (registeredFor(value) !== undefined) return true;
+  let empty = true;
   for (const key in value) {
+    empty = false;
     const item = (value as Record<string, unknown>)[key];
     if (typeof item === 'bigint' || (typeof item === 'object' && item !== null && hasSpecial(item))) return true;
   }
+  if (empty) refuseFormless(value);
   return false;
+}
+
+/** `value`: an object without fields. Asking only of those costs the others nothing. */
+function refuseFormless(value: object): void {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype === Object.prototype || prototype === null) return;
+  const kind = kinds.isMap(value)
+    ? 'a Map (send Object.fromEntries of it)'
+    : kinds.isSet(value)
+      ? 'a Set (send an array of it)'
+      : formless(value);
+  if (kind !== undefined) throw new EncodeError(`json: ${kind} cannot be encoded`);
 }
 
 /** JSON.stringify in our own words, because no hook of it can write a bare big integer. Undefined: leave it out. */
@@ -151,6 +169,7 @@ function write(given: unknown, key: string): string | undefined {
     const text = write(item, name);
     if (text !== undefined) members.push(`${JSON.stringify(name)}:${text}`);
   }
+  if (members.length === 0) refuseFormless(value);
   return `{${members.join(',')}}`;
 }
 

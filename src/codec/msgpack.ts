@@ -5,9 +5,10 @@
  * It must not hand out memory that msgpackr shares between messages.
  */
 import { Buffer } from 'node:buffer';
+import { types } from 'node:util';
 import { Packr } from 'msgpackr';
 import { DecodeError, EncodeError } from '../errors.js';
-import { messageOf } from './bytes.js';
+import { bufferOf, formless, messageOf } from './bytes.js';
 import { readMsgpack } from './msgpack-reader.js';
 
 const options = {
@@ -21,8 +22,9 @@ const options = {
 const packr = new Packr(options as unknown as ConstructorParameters<typeof Packr>[0]);
 
 /**
- * Encodes a value; `undefined` becomes nil, a `Date` a timestamp, a `Buffer` or typed array bin. The result has memory
- * of its own. Throws `EncodeError`: a BigInt over 64 bits, a symbol, half a surrogate pair, too deep or containing itself.
+ * Encodes a value; `undefined` becomes nil, a `Date` a timestamp, a `Buffer`, typed array or `ArrayBuffer` the bytes it
+ * holds (bin). The result has memory of its own. Throws `EncodeError`: a BigInt over 64 bits, a symbol, a function, an
+ * object without a form (a Promise, an Error), half a surrogate pair, too deep or containing itself.
  */
 export function packMsgpack(value: unknown): Buffer {
   try {
@@ -55,13 +57,15 @@ export function unpackMsgpack(body: Buffer): unknown {
 /**
  * msgpackr writes whole numbers of more than 32 bits as floats, and Python then has 1.7e12 where an integer was meant
  * (every time in milliseconds). It writes a BigInt as an integer, so those become one, in copies of what holds them.
- * Text that is not well formed, which it would write as bytes that nobody reads, is refused on the way.
+ * Text that is not well formed, which it would write as bytes that nobody reads, is refused on the way, and so is what it
+ * would write as nil, or in a form of its own.
  */
 function widen(value: unknown): unknown {
   if (typeof value === 'number') {
     return (value > 0xffffffff || value < -0x80000000) && Number.isSafeInteger(value) ? BigInt(value) : value;
   }
   if (typeof value === 'string') return checked(value);
+  if (typeof value === 'function') throw new EncodeError('msgpack: a function cannot be encoded');
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) {
     let copy: unknown[] | undefined;
@@ -74,11 +78,17 @@ function widen(value: unknown): unknown {
     }
     return copy ?? value;
   }
-  if (value instanceof Date || ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return value;
+  if (value instanceof Date || value instanceof Uint8Array) return value;
+  // Of any other view it takes the length in bytes and the elements one by one: what it writes is memory of its own.
+  if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  if (types.isAnyArrayBuffer(value)) return bufferOf(new Uint8Array(value));
+  if (types.isBoxedPrimitive(value)) return widen(value.valueOf());
   if (value instanceof Set) return widen([...value]);
   if (value instanceof Map) return new Map(Array.from(value, ([key, item]) => [widen(key), widen(item)]));
   const { toJSON } = value as { toJSON?: unknown };
   if (typeof toJSON === 'function') return widen(toJSON.call(value));
+  const kind = formless(value);
+  if (kind !== undefined) throw new EncodeError(`msgpack: ${kind} cannot be encoded`);
   let copy: Record<string, unknown> | undefined;
   for (const key of Object.keys(value)) {
     checked(key);

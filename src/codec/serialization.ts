@@ -12,10 +12,11 @@ import {
   EncodeError,
   KombuError,
   MessageTooLarge,
+  OptionError,
   SerializerNotInstalled,
 } from '../errors.js';
 import { kinds, type OptionTable, readOptions } from '../options.js';
-import { bufferOf, messageOf } from './bytes.js';
+import { bufferOf, messageOf, settled } from './bytes.js';
 import { decodeText, decodeUtf8, encodeText, encodingOf, isBinary, isUtf8Name } from './charset.js';
 import { inContext } from './context.js';
 import type { ExtendedTypes } from './extended-types.js';
@@ -95,7 +96,7 @@ const decoders = new Map<string, BodyDecoder>();
 
 /**
  * Adds a serializer, or replaces one, for this thread (worker threads: from the handler module).
- * Either function may be null: then that direction is an error. Throws `SerializerNotInstalled` for pickle.
+ * Either function may be null: then that direction is an error. Throws `SerializerNotInstalled` for pickle, `OptionError`.
  */
 export function register(
   name: string,
@@ -104,6 +105,18 @@ export function register(
   contentType: string,
   contentEncoding = 'utf-8',
 ): void {
+  for (const [part, given] of Object.entries({ encoder, decoder })) {
+    if (given !== null && typeof given !== 'function') {
+      throw new OptionError(`serialization.register: the ${part} must be a function, or null`);
+    }
+  }
+  // `accept` tells names from types by the slash.
+  if (typeof name !== 'string' || name === '' || name.includes('/')) {
+    throw new OptionError("serialization.register: the name must be a string that is not empty and has no '/'");
+  }
+  if (typeof contentType !== 'string' || !contentType.includes('/')) {
+    throw new OptionError("serialization.register: the content type must be a string like 'application/x-own'");
+  }
   const type = bareType(contentType);
   if (name === 'pickle' || type === PICKLE) throw pickleRefused(SerializerNotInstalled);
   serializers.set(name, { contentType: type, contentEncoding, encode: encoder });
@@ -112,7 +125,7 @@ export function register(
     decode:
       decoder === null
         ? null
-        : (body, encoding, owned, types) => decoder(owned ? body : Buffer.from(body), encoding, types),
+        : (body, encoding, owned, types) => settled(decoder(owned ? body : Buffer.from(body), encoding, types)),
   });
 }
 
@@ -136,7 +149,7 @@ export function dumps(value: unknown, serializer?: string): Serialized {
   const { contentType, contentEncoding, encode } = entry;
   if (encode === null) throw new SerializerNotInstalled(`serializer '${name}' is registered without an encoder`);
   try {
-    const encoded = encode(value);
+    const encoded = settled(encode(value));
     return {
       contentType,
       contentEncoding,
@@ -165,8 +178,15 @@ export function loads(
   options: LoadsOptions = {},
 ): unknown {
   const { accept, force, maxBytes, types } = readOptions('loads', LOADS_OPTIONS, options);
-  const wanted = accept === undefined && force ? new Set([bareType(contentType || RAW)]) : (accept ?? enabled);
-  const decoder = findDecoder(contentType, wanted instanceof Set ? wanted : prepareAcceptContent(wanted));
+  if (!(body instanceof Uint8Array)) {
+    throw new OptionError(
+      `loads: the body must be bytes (a Buffer or Uint8Array), not ${body === null ? 'null' : `a ${typeof body}`}`,
+    );
+  }
+  // Before `accept` is asked: whoever names pickle there is told of the message, too.
+  if (contentType !== undefined && bareType(contentType) === PICKLE) throw pickleRefused(ContentDisallowed);
+  const forced = force ? new Set([bareType(contentType || RAW)]) : enabled;
+  const decoder = findDecoder(contentType, accept === undefined ? forced : prepareAcceptContent(accept));
   try {
     return decodeBody(decoder, bufferOf(body), contentType, contentEncoding, maxBytes!, false, types);
   } catch (error) {

@@ -19,7 +19,7 @@ import type {
   ToStringOptions,
 } from 'yaml';
 import { DecodeError, EncodeError } from '../errors.js';
-import { messageOf } from './bytes.js';
+import { formless, messageOf } from './bytes.js';
 import { load, once } from './optional.js';
 
 /** How many nodes the aliases of one anchor may stand for. Python writes one for each object that occurs twice. */
@@ -100,6 +100,19 @@ function readTimestamp(text: string): string | Date {
   return new Date(at.getTime() - (sign === '-' ? -offset : offset));
 }
 
+function writeTimestamp(date: Date): string {
+  if (Number.isNaN(date.getTime())) return 'null';
+  const year = date.getUTCFullYear();
+  if (year < 1 || year > 9999)
+    throw new EncodeError('yaml: a Date outside the years 1 to 9999 has no form Python reads');
+  return date.toISOString();
+}
+
+function kindRefused(value: unknown): string | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return typeof (value as { toJSON?: unknown }).toJSON === 'function' ? undefined : formless(value);
+}
+
 /** In the order in which they are asked. */
 const PYYAML: readonly ScalarTag[] = [
   scalar('null', /^(?:~|null|Null|NULL)?$/, () => null, {
@@ -137,7 +150,7 @@ const PYYAML: readonly ScalarTag[] = [
     readTimestamp,
     {
       identify: (value) => value instanceof Date,
-      stringify: ({ value }) => (Number.isNaN((value as Date).getTime()) ? 'null' : (value as Date).toISOString()),
+      stringify: ({ value }) => writeTimestamp(value as Date),
     },
   ),
   {
@@ -147,8 +160,17 @@ const PYYAML: readonly ScalarTag[] = [
     identify: (value) => value instanceof Uint8Array,
     stringify: ({ value }) => `"${Buffer.from(value as Uint8Array).toString('base64')}"`,
   },
+  {
+    tag: 'refused',
+    default: false,
+    resolve: (text) => text,
+    identify: (value) => kindRefused(value) !== undefined,
+    createNode: (_schema, value) => {
+      throw new EncodeError(`yaml: ${kindRefused(value)} cannot be encoded`);
+    },
+  },
   // What PyYAML refuses or reads differently without quotes, so that it is written in quotes; read, it is the text.
-  scalar('value', /^(?:=|<<)$|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/, (text) => text),
+  scalar('value', /^(?:=|<<)$|[\t\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/, (text) => text),
 ];
 
 const module = once(() => load('yaml') as typeof import('yaml'));
@@ -227,6 +249,7 @@ export function stringifyYaml(value: unknown): string {
   try {
     return writable(yaml().stringify(value ?? null, options));
   } catch (error) {
+    if (error instanceof EncodeError) throw error;
     if (error instanceof RangeError) {
       throw new EncodeError('yaml: the value is nested too deeply, or contains itself', { cause: error });
     }

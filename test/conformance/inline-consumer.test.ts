@@ -88,6 +88,54 @@ onBothBrokers('consumer tags begin with tagPrefix, and no two are the same', asy
   for (const message of seen.messages) message.ack();
 });
 
+onBothBrokers('several queues are declared, consumed and cancelled, each once', async (scene) => {
+  const exchange = scene.keep(new Exchange(scene.unique('x'), { type: 'fanout' }));
+  const queues = ['one', 'two', 'three'].map((name) => scene.keep(new Queue(scene.unique(name), exchange)));
+  const seen = new Seen();
+  const consumer = new Consumer(scene.connection, queues, { onMessage: seen.take });
+  const consumersOf = async () => Promise.all(queues.map(async (queue) => (await counts(scene, queue))[1]));
+  await assert.rejects(new Queue(queues[0]!.name, { passive: true }).declare(scene.connect()), errors.NotFound);
+  await consumer.consume();
+  assert.deepEqual(await consumersOf(), [1, 1, 1]);
+  await exchange.publish('x', { mandatory: true }, scene.connection);
+  const messages = await seen.count(3);
+  assert.deepEqual(
+    messages.map(({ deliveryInfo }) => deliveryInfo.queue).sort(),
+    queues.map(({ name }) => name).sort(),
+  );
+  for (const message of messages) message.ack();
+  await consumer.cancel();
+  await consumer.cancel();
+  assert.deepEqual(await consumersOf(), [0, 0, 0]);
+  await consumer.consume();
+  assert.deepEqual(await consumersOf(), [1, 1, 1]);
+  await consumer.close();
+});
+
+onBothBrokers('every way to settle a message makes room for one more', async (scene) => {
+  const queue = newQueue(scene);
+  const seen = new Seen();
+  await using consumer = new Consumer(scene.connection, queue, { onMessage: seen.take, prefetchCount: 2 });
+  await consumer.consume();
+  await scene.send(queue.name, '1', '2', '3', '4');
+  const [first, second] = await seen.count(2);
+  assert.deepEqual(await counts(scene, queue), [2, 1]);
+  first!.ack();
+  await seen.count(3);
+  assert.deepEqual(await counts(scene, queue), [1, 1]);
+  second!.reject();
+  await seen.count(4);
+  assert.deepEqual(await counts(scene, queue), [0, 1]);
+  // What is given back takes the room that it makes.
+  seen.messages[2]!.requeue();
+  await seen.count(5);
+  assert.deepEqual(seen.texts, ['1', '2', '3', '4', '3']);
+  seen.messages[3]!.ack({ multiple: true });
+  seen.messages[4]!.ack();
+  await consumer.close();
+  assert.deepEqual(await counts(scene, queue), [0, 0]);
+});
+
 onBothBrokers('a queue that is named twice is one queue', async (scene) => {
   const queue = newQueue(scene);
   await using consumer = new Consumer(scene.connection, [queue, new Queue(queue.name, { noAck: true })], {

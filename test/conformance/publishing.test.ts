@@ -1,6 +1,6 @@
 /** Publishing: what arrives, what comes back, what is confirmed. */
 import assert from 'node:assert/strict';
-import { errors, Queue } from '#src/index';
+import { Exchange, errors, Queue } from '#src/index';
 import { closure, onBothBrokers, publishOn, textOf } from '../support/both-brokers.js';
 
 onBothBrokers('all properties arrive as they were sent', async (scene) => {
@@ -258,4 +258,21 @@ onBothBrokers('headers of more than 64 KiB cannot be sent', async (scene) => {
     () => raw.publish('', queue, Buffer.from('x'), { headers: { text: 'y'.repeat(64 * 1024) } }),
     RangeError,
   );
+});
+
+onBothBrokers('a producer declares its exchange at its first publish, not before and not again', async (scene) => {
+  const connection = scene.connect();
+  const exchange = scene.keep(new Exchange(scene.unique('x'), { type: 'topic' }));
+  const isThere = () => new Exchange(exchange.name, { passive: true }).declare(scene.connect());
+  const producer = connection.Producer({ exchange });
+  await connection.connect();
+  await assert.rejects(isThere(), errors.NotFound);
+  await producer.publish('first');
+  await isThere();
+  assert.equal(exchange.isBound, false, 'what was given stays as it is');
+  // Behind its back: it does not ask again in the life of a connection.
+  await exchange.delete(scene.connection);
+  await assert.rejects(producer.publish('second'), errors.NotFound);
+  await assert.rejects(isThere(), errors.NotFound);
+  await producer.close();
 });

@@ -3,12 +3,12 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { AccessRefused, ClosedError, ConnectionError, NotFound, TimeoutError } from '#src/errors';
+import { AccessRefused, ClosedError, ConnectionError, KombuError, NotFound, TimeoutError } from '#src/errors';
 import { Connection } from '#src/main/connection';
 import type { Channel } from '#src/main/entities/channel';
 import { Queue } from '#src/main/entities/queue';
 import { openAmqp } from '#src/main/transports/amqp/client';
-import { sharedBroker } from '../support/rabbitmq.js';
+import { brokerTest, sharedBroker, uniqueName } from '../support/rabbitmq.js';
 
 const url = sharedBroker()?.url;
 const skip = url === undefined ? 'NOT RUN: no broker; use npm test, or set MOZUKU_TEST_AMQP_URL' : false;
@@ -204,6 +204,25 @@ describe('connections to a broker', { skip }, () => {
     assert.equal(second.closed, false);
   });
 });
+
+brokerTest(
+  'transport options reach the broker: the size of frames, the number of channels, the properties of the client',
+  async ({ url, ctl }) => {
+    const mine = uniqueName('client');
+    const transportOptions = { frameMax: 8192, channelMax: 2, clientProperties: { mine } };
+    await using connection = new Connection(url, { transportOptions });
+    const channels = [await connection.channel(), await connection.channel()];
+    await assert.rejects(connection.channel(), KombuError);
+    assert.ok(channels.every((channel) => !channel.closed));
+    await channels[0]!.close();
+    assert.equal((await connection.channel()).closed, false, 'a number that is free again is used again');
+    const columns = ['client_properties', 'frame_max', 'channel_max'];
+    const rows = JSON.parse(await ctl('list_connections', '--formatter', 'json', ...columns)) as object[];
+    const row = rows.find((each) => JSON.stringify(each).includes(mine)) as Record<string, unknown> | undefined;
+    assert.deepEqual([row?.frame_max, row?.channel_max], [8192, 2]);
+  },
+  { ctl: true },
+);
 
 describe('a broker that does not answer any more', { skip }, () => {
   it('holds up nobody for longer than the deadline: calls, publishes, new channels, closing', async () => {

@@ -56,6 +56,36 @@ test('the bytes are those that Python writes under the name', () => {
   );
 });
 
+test("Python's other names are understood, and mean what they mean there", () => {
+  const read = (name: string, hex: string): string => decodeText(Buffer.from(hex, 'hex'), encodingOf(undefined, name));
+  for (const name of ['U8', 'utf', 'cp65001']) assert.equal(read(name, 'c3a9'), 'é', name);
+  for (const name of ['646', 'us']) assert.equal(read(name, '61'), 'a', name);
+  for (const name of ['L1', 'latin', 'iso8859', '8859', 'cp819', 'IBM819', 'csISOLatin1', 'iso_8859_1_1987']) {
+    assert.equal(read(name, '80e9'), '\x80é', name);
+  }
+  for (const name of ['cp1252', 'windows_1252', '1252', 'x-cp1252']) {
+    assert.equal(read(name, '8099e99f'), '€™éŸ', name);
+    assert.throws(() => read(name, '81'), DecodeError, 'nothing is at 0x81');
+  }
+  assert.equal(read('utf_8_sig', 'efbbbfc3a9'), 'é');
+  assert.equal(read('utf-8-sig', 'c3a9efbbbf'), 'é\ufeff');
+  assert.equal(encodeText('é', 'utf-8-sig').toString('hex'), 'efbbbfc3a9');
+  assert.equal(read('utf-8', 'efbbbfc3a9'), '\ufeffé', 'a mark that the name does not take away is text');
+  const others = {
+    latin9: ['a4', '€'],
+    cp932: ['82a0', 'あ'],
+    cp936: ['d6d0', '中'],
+    cp949: ['b0a1', '가'],
+    cp950: ['a4a4', '中'],
+    euc_jp: ['a4a2', 'あ'],
+    iso2022_jp: ['1b244224221b2842', 'あ'],
+    mac_roman: ['8e', 'é'],
+    mac_cyrillic: ['80', 'А'],
+    koi8_r: ['c1', 'а'],
+  } as const;
+  for (const [name, [hex, text]] of Object.entries(others)) assert.equal(read(name, hex), text, name);
+});
+
 test('what cannot be said in a charset is an error, never a shorter or another text', () => {
   for (const name of ['hex', 'base64', 'base64url', 'binary', 'koi8-r', 'klingon']) {
     assert.throws(() => encodeText('x', name), EncodeError, name);

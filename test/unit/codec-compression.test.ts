@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import zlib from 'node:zlib';
 import fc from 'fast-check';
 import { compress, decompress, encoders, getDecoder, getEncoder, names, register } from '#src/codec/compression';
-import { DecodeError, EncodeError, MessageTooLarge } from '#src/errors';
+import { DecodeError, EncodeError, MessageTooLarge, OptionError } from '#src/errors';
 
 const text = Buffer.from('worker broth 消息 '.repeat(500));
 
@@ -145,6 +145,22 @@ test('a compression of the user is used; what it throws is wrapped, and its outp
   register(null, null, 'application/x-none', ['none']);
   assert.throws(() => compress(text, 'none'), EncodeError);
   assert.throws(() => decompress(text, 'none'), DecodeError);
+});
+
+test('register refuses what it could not use; a compression that gives a promise is an error at once', async () => {
+  const type = 'application/x-odd';
+  assert.throws(() => register('zlib' as never, null, type), /the encoder must be a function/);
+  assert.throws(() => register(null, 5 as never, type), /the decoder must be a function/);
+  assert.throws(() => register(null, null, ''), OptionError);
+  assert.throws(() => register(null, null, type, ['']), OptionError);
+  const late = async (): Promise<never> => {
+    throw new Error('late');
+  };
+  register(late as never, late as never, type, ['odd']);
+  assert.throws(() => compress(text, 'odd'), /'odd' failed: it gave a promise/);
+  assert.throws(() => decompress(text, 'odd'), DecodeError);
+  // An unhandled rejection would be told, and fail this test, before the next turn of the loop.
+  await new Promise((resolve) => setImmediate(resolve));
 });
 
 test('the registry answers as kombu does: content types, an encoder with its type, a decoder', () => {

@@ -78,6 +78,9 @@ test('what no Python writes is a DecodeError, exact or plain', () => {
     ['uuid', 'b6febc3a'],
     ['uuid', null],
     ['bytes', 1],
+    ['base64', 'YQ'],
+    ['datetime', '0000-01-01T00:00:00'],
+    ['datetime', '2024-01-02T00:00:00-24:00'],
     ['thing', 'x'],
   ];
   for (const [type, value] of bad) {
@@ -89,6 +92,8 @@ test('what no Python writes is a DecodeError, exact or plain', () => {
     ['date', '2024-01-02T00:00:00'],
     ['time', '24:00:00'],
     ['time', 'noon'],
+    ['time', '01:00:00+24:00'],
+    ['date', '0000-01-01'],
     ['decimal', '1,5'],
     ['decimal', ''],
   ] as const) {
@@ -183,6 +188,15 @@ test('the nearest registered class counts; without a marker the result is writte
     `[${typed('base', 1)},{"plain":true},{"plain":true}]`,
   );
   assert.equal(parseJson(typed('base', 1)), 1, 'no decoder: the value as it is');
+});
+
+test('a registered class of lists is written as it was registered, wherever it stands', () => {
+  class Pair extends Array<number> {}
+  serialization.registerType(Pair, 'pair', (pair) => pair.join('/'));
+  const pair = Pair.of(1, 2);
+  for (const value of [pair, { pair }, [pair]]) {
+    assert.match(JSON.stringify(JSON.parse(stringifyJson(value))), /\{"__type__":"pair","__value__":"1\/2"\}/);
+  }
 });
 
 test('what encoders and decoders throw is wrapped, and says whose it was', () => {

@@ -179,7 +179,16 @@ test('extended values that are none are DecodeErrors', () => {
     ['datetime', '2024-02-30T00:00:00'],
     ['datetime', '2024-01-02T99:00:00'],
     ['datetime', 5],
+    ['datetime', '0000-01-01T00:00:00'],
+    ['datetime', '2024-01-02T00:00:00+24:00'],
+    ['datetime', '2024-01-02T00:00:00+01:60'],
     ['bytes', null],
+    ['bytes', 'a\ud800'],
+    ['base64', 'YQ'],
+    ['base64', 'YQ='],
+    ['base64', 'YQ==YQ=='],
+    ['base64', '_-8='],
+    ['base64', '!!!!'],
     ['uuid', { hex: 'xyz' }],
     ['uuid', null],
     ['decimal', 1.5],
@@ -236,7 +245,6 @@ test('a value with something special in it is otherwise written as JSON.stringif
     a: undefined,
     b: [undefined, () => 1, Symbol('s'), Number.NaN, -0, undefined, 1],
     c: new Point(),
-    d: new Map([[1, 2]]),
     e: new Number(3),
     f: new String('s'),
     g: null,
@@ -247,6 +255,28 @@ test('a value with something special in it is otherwise written as JSON.stringif
     [Symbol('k')]: 1,
   };
   assert.equal(stringifyJson([ordinary, 5n]), `[${JSON.stringify(ordinary)},5]`);
+});
+
+test('what would arrive as an empty object though it holds something is an EncodeError', () => {
+  const held = {
+    map: new Map([[1, 2]]),
+    set: new Set([1]),
+    promise: Promise.resolve(1),
+    error: new Error('x'),
+    pattern: /x/,
+    memory: new ArrayBuffer(1),
+    view: new DataView(new ArrayBuffer(1)),
+    weak: new WeakSet(),
+  };
+  for (const value of Object.values(held)) {
+    for (const given of [value, { value }, [[value]], { first: 5n, value }]) {
+      assert.throws(() => stringifyJson(given), EncodeError, value.constructor.name);
+    }
+  }
+  class Empty {}
+  assert.equal(stringifyJson([{}, new Empty(), Object.create(null), 5n]), '[{},{},{},5]');
+  const told = Object.assign(new Error('x'), { toJSON: () => 'told' });
+  assert.equal(stringifyJson([told, Object.assign(new Map(), { toJSON: () => 1 })]), '["told",1]');
 });
 
 test('dates and big integers are found in what toJSON returns', () => {

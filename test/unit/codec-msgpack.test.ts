@@ -77,6 +77,31 @@ test('bytes decoded out of shared memory are copies, and the body gets no proper
   assert.equal(Object.hasOwn(slot, 'dataView'), false);
 });
 
+test('every view of bytes is written as the bytes it shows, and as no others', () => {
+  const buffer = Uint8Array.from([9, 0, 0, 0, 0, 0, 248, 63, 7, 7, 7, 7, 7, 7, 7, 7]).buffer;
+  const shared = new SharedArrayBuffer(8);
+  new Uint8Array(shared).fill(5);
+  const views = [
+    new Float64Array([1.5]),
+    new Uint16Array([1, 2]),
+    new Int32Array(buffer, 4, 2),
+    new Uint8ClampedArray(buffer, 1, 3),
+    new BigInt64Array([-1n]),
+    new DataView(buffer, 6, 4),
+    Buffer.from(buffer, 7, 2),
+    new Uint8Array(buffer, 6, 2),
+  ];
+  for (const view of views) {
+    const bytes = Buffer.from(view.buffer, view.byteOffset, view.byteLength);
+    assert.deepEqual(through([view]), [Buffer.from(bytes)], view.constructor.name);
+  }
+  assert.deepEqual(through({ buffer, shared }), { buffer: Buffer.from(buffer), shared: Buffer.alloc(8, 5) });
+});
+
+test('objects around a number, text or truth are what they hold', () => {
+  assert.deepEqual(through([Object(5), Object('s'), Object(false), Object(2n ** 60n)]), [5, 's', false, 2n ** 60n]);
+});
+
 test('damaged bodies are DecodeErrors', () => {
   const body = packMsgpack({ name: 'worker', list: [1, 2, 3], at: new Date(0), big: 2n ** 60n });
   for (let length = 1; length < body.length; length++) {
@@ -112,7 +137,8 @@ test('what cannot be encoded is an EncodeError, and the next value is encoded al
       throw new TypeError('no');
     },
   };
-  for (const value of [2n ** 64n, -(2n ** 63n) - 1n, circular, { a: Symbol('s') }, angry]) {
+  const formless = [Promise.resolve(1), new Error('x'), /x/, new WeakMap(), () => 1, { method: () => 1 }];
+  for (const value of [2n ** 64n, -(2n ** 63n) - 1n, circular, { a: Symbol('s') }, angry, ...formless]) {
     assert.throws(() => packMsgpack(value), EncodeError);
     assert.equal(hex({ a: 1 }), '81a16101');
   }

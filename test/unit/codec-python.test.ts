@@ -120,6 +120,8 @@ kombuTest('Python decodes our YAML', async (python, context) => {
     '\x85',
     '\ufeffx',
     "'\u2028\n",
+    'a\tb',
+    '\t',
   ];
   assert.deepEqual(await decodedInPython(python, { ...value, words, floats: [1e21, 1e-7] }, 'yaml'), {
     ...marked,

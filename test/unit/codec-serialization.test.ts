@@ -15,7 +15,14 @@ import {
   register,
   unregister,
 } from '#src/codec/serialization';
-import { ContentDisallowed, DecodeError, EncodeError, MessageTooLarge, SerializerNotInstalled } from '#src/errors';
+import {
+  ContentDisallowed,
+  DecodeError,
+  EncodeError,
+  MessageTooLarge,
+  OptionError,
+  SerializerNotInstalled,
+} from '#src/errors';
 
 const PICKLE = 'application/x-python-serialize';
 const triple = (value: unknown, serializer?: string): [string, string, string] => {
@@ -91,6 +98,21 @@ test('pickle is refused everywhere, with what to do instead', () => {
   assert.throws(() => dumps({}, 'pickle'), /pickle is never/);
   assert.throws(() => register('pickle', null, (bytes) => bytes, PICKLE), SerializerNotInstalled);
   assert.throws(() => register('brine', null, (bytes) => bytes, PICKLE), SerializerNotInstalled);
+});
+
+test('accept may be a set of names as well as a list of them', () => {
+  const accept = new Set(['yaml', 'application/json']);
+  assert.deepEqual(loads(Buffer.from('a: 1'), 'application/x-yaml', 'utf-8', { accept }), { a: 1 });
+  assert.equal(loads(Buffer.from('1'), 'application/json', 'utf-8', { accept }), 1);
+  assert.throws(() => loads(Buffer.from('x'), 'text/plain', 'utf-8', { accept }), ContentDisallowed);
+  const wrong = new Set(['ymal']);
+  assert.throws(() => loads(Buffer.from('x'), 'text/plain', 'utf-8', { accept: wrong }), /did you mean 'yaml'/);
+});
+
+test('a body that is no bytes is refused before anything is done with it', () => {
+  for (const body of ['{"a":1}', null, undefined, [1], new ArrayBuffer(1)]) {
+    assert.throws(() => loads(body as never, 'application/json'), /the body must be bytes/);
+  }
 });
 
 test('an accepted type that nothing decodes is not guessed at', () => {
@@ -195,6 +217,29 @@ test('a serializer of the user is used, wrapped, and can be taken away', () => {
   assert.throws(() => dumps('x', 'upper'), SerializerNotInstalled);
   assert.throws(() => loads(Buffer.from('x'), 'application/x-upper', 'utf-8', { accept }), SerializerNotInstalled);
   assert.throws(() => unregister('upper'), SerializerNotInstalled);
+});
+
+test('a serializer that gives a promise is an error at once, and its rejection ends nothing', async () => {
+  const late = async (): Promise<never> => {
+    throw new Error('late');
+  };
+  register('late', late as never, late, 'application/x-late');
+  assert.throws(() => dumps(1, 'late'), /'late' failed: it gave a promise/);
+  assert.throws(() => loads(Buffer.from('1'), 'application/x-late', 'utf-8', { accept: ['late'] }), DecodeError);
+  // An unhandled rejection would be told, and fail this test, before the next turn of the loop.
+  await new Promise((resolve) => setImmediate(resolve));
+  unregister('late');
+});
+
+test('register refuses what it could not use', () => {
+  const type = 'application/x-own';
+  assert.throws(() => register('own', 'json' as never, null, type), /the encoder must be a function/);
+  assert.throws(() => register('own', null, 5 as never, type), /the decoder must be a function/);
+  for (const name of ['', 'a/b', 5 as never]) assert.throws(() => register(name, String, null, type), OptionError);
+  for (const wrong of ['', 'own', undefined as never]) {
+    assert.throws(() => register('own', String, null, wrong), OptionError);
+  }
+  assert.throws(() => dumps(1, 'own'), SerializerNotInstalled, 'nothing was registered');
 });
 
 test('a body over the limit is not decoded', () => {

@@ -119,7 +119,17 @@ test('a key __proto__ is a property and sets no prototype', () => {
 test('what YAML cannot say is an EncodeError', () => {
   const circular: unknown[] = [];
   circular.push(circular);
-  assert.throws(() => stringifyYaml(circular), EncodeError);
+  const formless = [Promise.resolve(1), new Error('x'), /x/, new ArrayBuffer(1), new WeakMap(), () => 1, Symbol('s')];
+  const years = ['-000001', '0000', '+010000'].map((year) => new Date(`${year}-01-01T00:00:00Z`));
+  for (const value of [circular, ...formless, ...years]) {
+    assert.throws(() => stringifyYaml({ value }), EncodeError);
+  }
+  const told = Object.assign(new Error('x'), { toJSON: () => 'told' });
+  assert.equal(stringifyYaml(told), 'told\n');
+});
+
+test('text with a tab is in quotes: PyYAML reads none outside of them', () => {
+  assert.equal(stringifyYaml(['a\tb', { 'k\t': '\tx' }]), '- "a\\tb"\n- "k\\t": "\\tx"\n');
 });
 
 test('integers of any base are read up to the length that Python reads', () => {

@@ -4,7 +4,14 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { inspect } from 'node:util';
-import { AccessRefused, ClosedError, ConnectionError, TimeoutError, TransportNotAvailable } from '#src/errors';
+import {
+  AccessRefused,
+  ClosedError,
+  ConnectionError,
+  OperationalError,
+  TimeoutError,
+  TransportNotAvailable,
+} from '#src/errors';
 import { Connection } from '#src/main/connection';
 import { withDeadline } from '#src/main/deadline';
 import { openAmqp } from '#src/main/transports/amqp/client';
@@ -120,6 +127,42 @@ describe('connecting to what is no broker', () => {
     await refused;
     await assert.rejects(connection.channel(), ClosedError);
     await assert.rejects(connection.defaultChannel(), ClosedError);
+  });
+
+  it('opens no channel where nobody answers: channel() says so at once, defaultChannel() after its time', async () => {
+    const dead = new Connection(`amqp://127.0.0.1:${await deadPort()}`, { connectTimeout: 1000 });
+    await assert.rejects(dead.channel(), (error: ConnectionError) => {
+      assert.ok(error instanceof ConnectionError && error instanceof OperationalError);
+      assert.equal(error.details.code, 'ECONNREFUSED');
+      return true;
+    });
+    await assert.rejects(dead.defaultChannel(), (error: TimeoutError) => {
+      assert.ok(error instanceof TimeoutError && error instanceof OperationalError);
+      assert.ok(error.cause instanceof ConnectionError);
+      assert.match(error.message, /no connection to .* within 1000 ms: .*ECONNREFUSED/);
+      return true;
+    });
+    const mute = new Connection(`amqp://127.0.0.1:${silentPort}`, { connectTimeout: 60 });
+    await assert.rejects(mute.channel(), TimeoutError);
+    await assert.rejects(mute.defaultChannel(), TimeoutError);
+  });
+
+  it('defaultChannel() tries again within its time', async () => {
+    let times = 0;
+    let twice: () => void = () => undefined;
+    const tried = new Promise<void>((resolve) => {
+      twice = resolve;
+    });
+    const { server, port } = await listen((socket) => {
+      socket.destroy();
+      if (++times === 2) twice();
+    });
+    const connection = new Connection(`amqp://127.0.0.1:${port}`, { connectTimeout: 60_000 });
+    const opening = assert.rejects(connection.defaultChannel(), ClosedError);
+    await tried;
+    await connection.close();
+    await opening;
+    server.close();
   });
 
   it('names every host when none answers', async () => {

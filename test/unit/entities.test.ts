@@ -73,7 +73,17 @@ describe('Exchange', () => {
     const make = (options: object = {}) => new Exchange('e', options);
     assert.ok(make().equals(make({ type: 'direct', arguments: {} })));
     assert.ok(make().equals(make().bind(new Connection())));
-    assert.ok(!make().equals(make({ type: 'topic' })));
+    const different = [
+      { type: 'topic' },
+      { durable: false },
+      { autoDelete: true },
+      { deliveryMode: 1 },
+      { arguments: { 'alternate-exchange': 'a' } },
+    ];
+    for (const options of different) {
+      assert.ok(!make().equals(make(options)), JSON.stringify(options));
+      assert.ok(make(options).equals(make(options)), JSON.stringify(options));
+    }
     assert.ok(!make().equals(new Exchange('f')));
     assert.ok(!make().equals(new Queue('e')));
   });
@@ -164,6 +174,24 @@ describe('Queue', () => {
     assert.ok(!base.equals(new Queue('q', 'e', { routingKey: 'l', messageTtl: 5 })));
     assert.ok(!base.equals(new Queue('q', 'f', { routingKey: 'k', messageTtl: 5 })));
     assert.ok(!base.equals(new Queue('q', 'e', { routingKey: 'k', messageTtl: 6 })));
+    const ways = (...keys: string[]) => ({ bindings: keys.map((key) => binding('e', key)) });
+    const different = [
+      { durable: false },
+      { exclusive: true },
+      { autoDelete: true },
+      { bindingArguments: { a: 1 } },
+      { consumerArguments: { 'x-priority': 1 } },
+      { queueArguments: { 'x-queue-type': 'quorum' } },
+      ways('a'),
+      ways('a', 'b'),
+    ];
+    for (const [index, options] of different.entries()) {
+      for (const [other, theirs] of different.entries()) {
+        assert.equal(new Queue('q', options).equals(new Queue('q', theirs)), index === other, `${index} ${other}`);
+      }
+      assert.ok(!new Queue('q').equals(new Queue('q', options)), JSON.stringify(options));
+      assert.ok(!new Queue('q', options).equals(new Queue('q')), JSON.stringify(options));
+    }
     assert.equal(base.named('r').routingKey, 'k');
   });
 
