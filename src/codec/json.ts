@@ -34,17 +34,22 @@ export function parseJson(
   bytes: Uint8Array = Buffer.from(text),
   types: ExtendedTypes = 'plain',
 ): unknown {
-  let value: unknown;
-  if (mayHoldBigInteger(bytes)) {
-    value = parseTolerantly(text);
-  } else {
-    try {
-      value = JSON.parse(text);
-    } catch (error) {
-      value = parseTolerantly(text, error);
-    }
+  const value = parseOnly(text, bytes);
+  return text.includes(TYPE) ? reviveParsed(value, types) : value;
+}
+
+/** As `parseJson`, but extended types stay objects of two keys. */
+export function parseOnly(text: string, bytes: Uint8Array): unknown {
+  if (mayHoldBigInteger(bytes)) return parseTolerantly(text);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    return parseTolerantly(text, error);
   }
-  if (!text.includes(TYPE)) return value;
+}
+
+/** What `parseOnly` gave, with extended types as what they stand for; changes it in place. Throws `DecodeError`. */
+export function reviveParsed(value: unknown, types: ExtendedTypes): unknown {
   try {
     return revive(value, types);
   } catch (error) {

@@ -5,4 +5,7 @@
 interface Buffer<TArrayBuffer extends ArrayBufferLike = ArrayBufferLike> extends Uint8Array<TArrayBuffer> {
   latin1Slice(start: number, end: number): string;
   utf8Slice(start: number, end: number): string;
+  base64Slice(start: number, end: number): string;
+  latin1Write(text: string, at: number, length: number): number;
+  utf8Write(text: string, at: number, length: number): number;
 }

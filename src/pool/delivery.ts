@@ -1,13 +1,17 @@
 /**
- * A delivery in shared memory, read where it lies: basic.deliver, content header, body frames, and perhaps frames of
- * other channels between them, which are skipped. Nothing is decoded before somebody asks. The bytes are lent: after
- * the settlement they belong to the next message, unless `own` copied them before.
+ * A delivery in shared memory, read where it lies. It is of one of two forms: AMQP's frames as they came from the socket, or
+ * kombu's envelope behind a basic.deliver of ours. Nothing is decoded before somebody asks. The bytes are lent: after the
+ * settlement they belong to the next message, unless `own` copied them before.
+ *
+ *   basic.deliver │ content header │ body frames …     AmqpDelivery
+ *   basic.deliver │ FRAME_ENVELOPE                     EnvelopeDelivery
+ *
+ * What both have in common; `open-delivery.ts` tells them apart.
  */
-import { FRAME_HEAD, FRAME_OVERHEAD } from '../codec/amqp/frames.js';
-import { findHeaders, readFlags, readProperties, skipShortString } from '../codec/amqp/properties.js';
-import { findString, findValue, isEmptyTable, readTable } from '../codec/amqp/table.js';
-import { type DecodeLimits, decodePayload } from '../codec/decode.js';
-import type { DeliveryInfo, MessageProperties, MessageSource } from '../message.js';
+import { FRAME_HEAD } from '../codec/amqp/frames.js';
+import { skipShortString } from '../codec/amqp/properties.js';
+import type { DecodeLimits } from '../codec/decode.js';
+import type { DeliveryInfo, MessageSource } from '../message.js';
 
 /** Runs before this one, of a message that the broker kept for a while: written by main, read by workers. */
 export const RETRIES_HEADER = 'x-mozuku-retries';
@@ -17,168 +21,41 @@ export interface QueueLookup {
   get(consumerTag: string): string | undefined;
 }
 
-/** For readers that want the frames' fields and never the payload. */
+/** For readers that want the fields and never the payload. */
 export const NO_DECODING: DecodeLimits = { accept: new Set(), maxDecodedBytes: 0 };
 
-/** Bytes of a content header's payload before its flags: class, weight, body size. */
-const FLAGS_AT = 12;
-
-/**
- * Short strings that hardly ever change from message to message: compared with the last one byte by byte, which costs a
- * fifth of making a new string.
- */
-class LastSeen {
-  #text = '';
-
-  read(bytes: Buffer, start: number, end: number): string {
-    const text = this.#text;
-    if (text.length === end - start) {
-      let i = 0;
-      while (i < text.length && bytes[start + i] === text.charCodeAt(i)) i++;
-      if (i === text.length) return text;
-    }
-    this.#text = bytes.latin1Slice(start, end);
-    return this.#text;
-  }
+export interface Delivery extends MessageSource {
+  /** Makes the bytes its own, so that they outlive the settlement. */
+  own(): void;
+  /** How often it had run before the broker kept it for another time. */
+  readRetries(): number;
+  /** What stands in for a body that cannot be read: the message as it came, in memory of its own. */
+  readRaw(): Buffer;
 }
 
-const contentTypes = new LastSeen();
-const contentEncodings = new LastSeen();
-
-/** Writes into the frames of the delivery at `start` that it is not the first time. */
+/** Writes into the basic.deliver of the delivery at `start` that it is not the first time. */
 export function markRedelivered(bytes: Buffer, start: number): void {
   const tag = start + FRAME_HEAD + 4;
   // Behind the consumer tag and the delivery tag.
   bytes[tag + 1 + bytes[tag]! + 8]! |= 1;
 }
 
-export class Delivery implements MessageSource {
-  #bytes: Buffer;
-  #start: number;
-  #header: number;
-  #headerEnd: number;
-  readonly #length: number;
-  readonly #queues: QueueLookup;
-  readonly #limits: DecodeLimits;
-
-  constructor(bytes: Buffer, start: number, length: number, queues: QueueLookup, limits: DecodeLimits) {
-    this.#bytes = bytes;
-    this.#start = start;
-    this.#length = length;
-    this.#queues = queues;
-    this.#limits = limits;
-    const header = this.#frame(start + this.#sizeAt(start) + FRAME_OVERHEAD);
-    this.#header = header + FRAME_HEAD;
-    this.#headerEnd = this.#header + this.#sizeAt(header);
-  }
-
-  /** Makes the bytes its own, so that they outlive the settlement. */
-  own(): void {
-    const copy = Buffer.allocUnsafeSlow(this.#length);
-    copy.set(this.#bytes.subarray(this.#start, this.#start + this.#length));
-    this.#header -= this.#start;
-    this.#headerEnd -= this.#start;
-    this.#start = 0;
-    this.#bytes = copy;
-  }
-
-  readProperties(): MessageProperties {
-    return readProperties(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
-  }
-
-  readHeaders(): Record<string, unknown> {
-    const at = findHeaders(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
-    return at < 0 ? Object.create(null) : readTable(this.#bytes, at, this.#headerEnd);
-  }
-
-  /** How often it had run before the broker kept it for another time. */
-  readRetries(): number {
-    const at = findHeaders(this.#bytes, this.#header + FLAGS_AT, this.#headerEnd);
-    if (at < 0 || isEmptyTable(this.#bytes, at, this.#headerEnd)) return 0;
-    const found = findValue(this.#bytes, at, this.#headerEnd, RETRIES_HEADER);
-    return typeof found === 'number' && Number.isSafeInteger(found) && found > 0 ? found : 0;
-  }
-
-  readDeliveryInfo(): DeliveryInfo {
-    const bytes = this.#bytes;
-    const end = this.#start + FRAME_HEAD + this.#sizeAt(this.#start);
-    let at = this.#start + FRAME_HEAD + 4;
-    const text = (): string => {
-      const next = skipShortString(bytes, at, end);
-      const value = bytes.utf8Slice(at + 1, next);
-      at = next;
-      return value;
-    };
-    const consumerTag = text();
-    const deliveryTag = bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4);
-    const redelivered = (bytes[at + 8]! & 1) === 1;
-    at += 9;
-    const exchange = text();
-    const routingKey = text();
-    const queue = this.#queues.get(consumerTag) ?? '';
-    return { exchange, routingKey, redelivered, consumerTag, deliveryTag, queue };
-  }
-
-  readAccept(): ReadonlySet<string> {
-    return this.#limits.accept;
-  }
-
-  readBody(): Buffer {
-    return Buffer.from(this.#body());
-  }
-
-  decode(): unknown {
-    const bytes = this.#bytes;
-    const at = this.#header + FLAGS_AT;
-    const end = this.#headerEnd;
-    const flags = readFlags(bytes, at, end);
-    let next = at + 2;
-    let contentType: string | undefined;
-    let contentEncoding: string | undefined;
-    let compression: string | undefined;
-    if (flags & 0x8000) {
-      const after = skipShortString(bytes, next, end);
-      contentType = contentTypes.read(bytes, next + 1, after);
-      next = after;
-    }
-    if (flags & 0x4000) {
-      const after = skipShortString(bytes, next, end);
-      contentEncoding = contentEncodings.read(bytes, next + 1, after);
-      next = after;
-    }
-    // An empty table is its length word: most messages of most senders have nothing in it.
-    if (flags & 0x2000 && !isEmptyTable(bytes, next, end)) compression = findString(bytes, next, end, 'compression');
-    return decodePayload(this.#body(), { contentType, contentEncoding, compression }, this.#limits);
-  }
-
-  /** The body: a view where it lies in one frame, gathered in new memory where it does not. */
-  #body(): Buffer {
-    const size = this.#bytes.readUInt32BE(this.#header + 4) * 2 ** 32 + this.#bytes.readUInt32BE(this.#header + 8);
-    if (size === 0) return Buffer.alloc(0);
-    let frame = this.#frame(this.#headerEnd + 1);
-    const first = this.#sizeAt(frame);
-    if (first === size) return this.#bytes.subarray(frame + FRAME_HEAD, frame + FRAME_HEAD + size);
-    const whole = Buffer.allocUnsafeSlow(size);
-    for (let filled = 0; filled < size; ) {
-      const part = this.#sizeAt(frame);
-      whole.set(this.#bytes.subarray(frame + FRAME_HEAD, frame + FRAME_HEAD + part), filled);
-      filled += part;
-      if (filled < size) frame = this.#frame(frame + part + FRAME_OVERHEAD);
-    }
-    return whole;
-  }
-
-  #sizeAt(frame: number): number {
-    return this.#bytes.readUInt32BE(frame + 3);
-  }
-
-  /** The first frame of this delivery's channel at or after `frame`. */
-  #frame(frame: number): number {
-    const bytes = this.#bytes;
-    const high = bytes[this.#start + 1];
-    const low = bytes[this.#start + 2];
-    let at = frame;
-    while (bytes[at + 1] !== high || bytes[at + 2] !== low) at += this.#sizeAt(at) + FRAME_OVERHEAD;
-    return at;
-  }
+/** The fields of the basic.deliver at `start`. Throws `DecodeError` where its names are cut off. */
+export function readDeliver(bytes: Buffer, start: number, queues: QueueLookup): DeliveryInfo {
+  const end = start + FRAME_HEAD + bytes.readUInt32BE(start + 3);
+  let at = start + FRAME_HEAD + 4;
+  const text = (): string => {
+    const next = skipShortString(bytes, at, end);
+    const value = bytes.utf8Slice(at + 1, next);
+    at = next;
+    return value;
+  };
+  const consumerTag = text();
+  const deliveryTag = bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4);
+  const redelivered = (bytes[at + 8]! & 1) === 1;
+  at += 9;
+  const exchange = text();
+  const routingKey = text();
+  const queue = queues.get(consumerTag) ?? '';
+  return { exchange, routingKey, redelivered, consumerTag, deliveryTag, queue };
 }

@@ -10,10 +10,11 @@ import { Message, type Outcome } from '../message.js';
 import { cancelSleep, prepareSleep, ring, sleepUntilRung } from '../pool/bell.js';
 import { Chain } from '../pool/chain.js';
 import { fromWords, now } from '../pool/clock.js';
-import { Delivery, type QueueLookup } from '../pool/delivery.js';
+import type { QueueLookup } from '../pool/delivery.js';
 import { claim, laneHasWork, NONE } from '../pool/lane.js';
 import { block, board, flag, NOTE_BYTES, slot, stop, verdict } from '../pool/layout.js';
 import { type Memory, openMemory } from '../pool/memory.js';
+import { openDelivery } from '../pool/open-delivery.js';
 import { SettlementWriter } from '../pool/settlement-ring.js';
 import { type FromWorker, toPortableError, type WorkerTask } from '../pool/worker-protocol.js';
 import { MessageContext, type ThreadContext } from './context.js';
@@ -203,7 +204,7 @@ export class ConsumeLoop {
   #open(index: number): Run | undefined {
     const words = this.#memory.slotWords;
     const at = index << slot.SHIFT;
-    const delivery = new Delivery(
+    const delivery = openDelivery(
       this.#memory.bytes,
       words[at + slot.OFFSET]!,
       words[at + slot.LENGTH]!,

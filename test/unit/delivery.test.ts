@@ -4,7 +4,8 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { readTable } from '#src/codec/amqp/table';
 import { DecodeError, KombuError } from '#src/errors';
-import { Delivery } from '#src/pool/delivery';
+import type { Delivery } from '#src/pool/delivery';
+import { openDelivery } from '#src/pool/open-delivery';
 import {
   bodyFrames,
   contentHeader,
@@ -31,7 +32,7 @@ function place(frames: readonly Buffer[], start: number | 'end' = 64): Delivery 
   const at = start === 'end' ? memory.length - bytes.length : start;
   memory.fill(0xce);
   bytes.copy(memory, at);
-  return new Delivery(memory, at, bytes.length, QUEUES, LIMITS);
+  return openDelivery(memory, at, bytes.length, QUEUES, LIMITS);
 }
 
 /** Content of another channel, whose number differs from ours in one octet only. */

@@ -7,7 +7,8 @@ import { readField, readFields } from '#src/codec/amqp/amqplib-values';
 import { fieldBytes, joinTable, splitTable } from '#src/codec/amqp/field-bytes';
 import { deliveryPrefix, writeDelivery, writeRest } from '#src/codec/amqp/write-content';
 import { writeTable } from '#src/codec/amqp/write-table';
-import { Delivery, NO_DECODING } from '#src/pool/delivery';
+import { NO_DECODING } from '#src/pool/delivery';
+import { openDelivery } from '#src/pool/open-delivery';
 
 /** amqplib's own codec, by its path: the package does not export it. */
 const amqplib = createRequire(import.meta.url)(
@@ -108,7 +109,7 @@ test('a delivery that is written is a delivery that is read', () => {
         const end = writeDelivery(memory, 11, prefix, rest, deliveryTag, redelivered);
         assert.equal(end, 11 + prefix.length + rest.bytes.length);
         assert.equal(memory[end], 0xee);
-        const delivery = new Delivery(memory, 11, end - 11, new Map([[texts.tag, 'q']]), NO_DECODING);
+        const delivery = openDelivery(memory, 11, end - 11, new Map([[texts.tag, 'q']]), NO_DECODING);
         assert.deepEqual(delivery.readDeliveryInfo(), {
           exchange: texts.exchange,
           routingKey: texts.key,

@@ -13,6 +13,11 @@ export const FRAME_METHOD = 1;
 export const FRAME_HEADER = 2;
 export const FRAME_BODY = 3;
 export const FRAME_HEARTBEAT = 8;
+/**
+ * Our own, on no wire: in shared memory a message of a broker that is not AMQP is a basic.deliver that names no exchange and no
+ * routing key, and behind it one frame of this type with kombu's envelope, as it came.
+ */
+export const FRAME_ENVELOPE = 0x45;
 export const FRAME_END = 0xce;
 
 /** Bytes before a payload. */

@@ -3,9 +3,10 @@
  * dead-letter queue, confirmed, and only then acked. Until that works they stay unsettled and are tried again.
  */
 import type { DeliveryInfo, MessageProperties } from '../../message.js';
-import { Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
+import { type Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
 import { NOTE_BYTES, slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
+import { openDelivery } from '../../pool/open-delivery.js';
 import type { Dispatcher } from './dispatcher.js';
 import { messageOf, ORIGIN, originOf, readOr } from './letter.js';
 import type { Letter, Route } from './outlet.js';
@@ -86,7 +87,7 @@ export class DeadLetters {
     const { memory, queueOf } = this.#options;
     const at = index << slot.SHIFT;
     const words = memory.slotWords;
-    return new Delivery(memory.bytes, words[at + slot.OFFSET]!, words[at + slot.LENGTH]!, queueOf, NO_DECODING);
+    return openDelivery(memory.bytes, words[at + slot.OFFSET]!, words[at + slot.LENGTH]!, queueOf, NO_DECODING);
   }
 
   #facts(job: Job): Facts {

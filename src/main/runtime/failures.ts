@@ -3,7 +3,7 @@
  * event, whose facts come from a worker, or from the slot of a message that took its worker down.
  */
 import { MessageTooLarge } from '../../errors.js';
-import { Delivery, NO_DECODING } from '../../pool/delivery.js';
+import { readDeliver } from '../../pool/delivery.js';
 import { slot, verdict } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
 import type { FromWorker } from '../../pool/worker-protocol.js';
@@ -50,8 +50,7 @@ export class Failures {
     const { memory, queueOf, onFailed } = this.#parts;
     const words = memory.slotWords;
     const at = index << slot.SHIFT;
-    const [start, length] = [words[at + slot.OFFSET]!, words[at + slot.LENGTH]!];
-    const { queue, deliveryTag } = new Delivery(memory.bytes, start, length, queueOf, NO_DECODING).readDeliveryInfo();
+    const { queue, deliveryTag } = readDeliver(memory.bytes, words[at + slot.OFFSET]!, queueOf);
     this.culprits++;
     const outcome = dead ? this.#deadOutcome : 'again';
     onFailed({ error, count: 1, worker, queue, deliveryTag, attempt: words[at + slot.ATTEMPTS]!, outcome });

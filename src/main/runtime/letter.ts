@@ -9,6 +9,10 @@ const ROUTING_HEADERS = { CC: 'x-mozuku-cc', BCC: 'x-mozuku-bcc' } as const;
 
 export const ORIGIN = { exchange: 'x-mozuku-exchange', routingKey: 'x-mozuku-routing-key' } as const;
 
+/** The body is the whole message as it came: its own cannot be read. */
+const RAW_HEADER = 'x-mozuku-raw';
+const RAW = { contentType: 'application/data', contentEncoding: 'binary' } as const;
+
 /** Room for the message's own headers beside ours: what the client sends at once has an end. */
 const MAX_HEADER_BYTES = 48 * 1024;
 
@@ -32,18 +36,22 @@ export function messageOf(
 ): Letter {
   const { expiration, userId, ...kept } = readOr({}, () => delivery.readProperties());
   const id = randomUUID();
+  const body = readOr(undefined, () => delivery.readBody());
   const headers = {
     ...sendable(
       readOr({}, () => delivery.readHeaders()),
-      without,
+      // A message that goes on whole is not what its headers say of its body.
+      (name) => without(name) || (body === undefined && name === 'compression'),
     ),
     ...ours,
+    ...(body === undefined ? { [RAW_HEADER]: 'envelope' } : {}),
     // A message's own time to live would destroy it here; the broker takes no other user's id.
     ...(expiration === undefined ? {} : { 'x-mozuku-expiration': expiration }),
     ...(userId === undefined ? {} : { 'x-mozuku-user-id': userId }),
     [ID_HEADER]: id,
   };
-  return { body: delivery.readBody(), id, properties: { ...kept, headers, persistent: true } };
+  const properties = { ...kept, ...(body === undefined ? RAW : {}), headers, persistent: true };
+  return { body: body ?? delivery.readRaw(), id, properties };
 }
 
 /** The headers that can be sent on; the names of those that cannot, in one of their own. */

@@ -1,10 +1,14 @@
 /**
- * The key of a delivery for `orderBy`, read from its frames where they lie: a hash of the routing key, of the consumer tag
- * (which is the queue) or of one header's value. Makes no object: it runs once a message on the main thread.
+ * The key of a delivery for `orderBy`, read where it lies: a hash of the routing key, of the consumer tag (which is the queue)
+ * or of one header's value. Of AMQP's frames it makes no object: it runs once a message on the main thread. An envelope is parsed
+ * here, but for its body, for a routing key or a header.
  */
-import { FRAME_HEAD, FRAME_OVERHEAD } from '../../codec/amqp/frames.js';
+import { FRAME_ENVELOPE, FRAME_HEAD, FRAME_OVERHEAD } from '../../codec/amqp/frames.js';
 import { findHeaders } from '../../codec/amqp/properties.js';
 import { findField } from '../../codec/amqp/table.js';
+import { type Envelope, readEnvelope } from '../../codec/envelope.js';
+import { stringifyJson } from '../../codec/json.js';
+import { KombuError } from '../../errors.js';
 import { NO_KEY } from './key-order.js';
 
 export type OrderBy = 'routingKey' | 'queue' | { readonly header: string };
@@ -34,7 +38,29 @@ function queueKey(bytes: Buffer, start: number): number {
   return hash(bytes, tag + 1, end);
 }
 
+/** Behind basic.deliver. */
+const secondFrame = (bytes: Buffer, start: number): number => start + bytes.readUInt32BE(start + 3) + FRAME_OVERHEAD;
+
+/** The key that `read` finds in the envelope whose frame is at `frame`; undefined: it has none. */
+function envelopeKey(bytes: Buffer, frame: number, read: (envelope: Envelope) => string | undefined): number {
+  const envelope = bytes.subarray(frame + FRAME_HEAD, frame + FRAME_HEAD + bytes.readUInt32BE(frame + 3));
+  let key: string | undefined;
+  try {
+    key = read(readEnvelope(envelope));
+  } catch (error) {
+    // What cannot be read fails its message, on the worker; it is ordered behind none.
+    if (!(error instanceof KombuError)) throw error;
+  }
+  if (key === undefined) return NO_KEY;
+  const octets = Buffer.from(key);
+  return hash(octets, 0, octets.length);
+}
+
+const envelopeRoutingKey = (envelope: Envelope): string => envelope.routingKey;
+
 function routingKey(bytes: Buffer, start: number): number {
+  const frame = secondFrame(bytes, start);
+  if (bytes[frame] === FRAME_ENVELOPE) return envelopeKey(bytes, frame, envelopeRoutingKey);
   const tag = start + ARGUMENTS;
   // Behind the consumer tag: the delivery tag, a flag, the exchange's name.
   const exchange = tag + 1 + bytes[tag]! + 9;
@@ -42,9 +68,9 @@ function routingKey(bytes: Buffer, start: number): number {
   return hash(bytes, key + 1, key + 1 + bytes[key]!);
 }
 
-/** The content header follows basic.deliver, frames of other channels between them. */
-function headerFrame(bytes: Buffer, start: number): number {
-  let at = start + bytes.readUInt32BE(start + 3) + FRAME_OVERHEAD;
+/** The content header follows basic.deliver, frames of other channels between them. `second`: the frame behind it. */
+function headerFrame(bytes: Buffer, start: number, second: number): number {
+  let at = second;
   while (bytes[at + 1] !== bytes[start + 1] || bytes[at + 2] !== bytes[start + 2]) {
     at += bytes.readUInt32BE(at + 3) + FRAME_OVERHEAD;
   }
@@ -52,8 +78,15 @@ function headerFrame(bytes: Buffer, start: number): number {
 }
 
 function headerKey(name: string): KeyReader {
+  const read = (envelope: Envelope): string | undefined => {
+    const value = envelope.rawHeader(name);
+    // As text, so that it is the same however its sender has spaced or escaped it.
+    return value === undefined || typeof value === 'string' ? value : stringifyJson(value);
+  };
   return (bytes, start) => {
-    const frame = headerFrame(bytes, start);
+    const second = secondFrame(bytes, start);
+    if (bytes[second] === FRAME_ENVELOPE) return envelopeKey(bytes, second, read);
+    const frame = headerFrame(bytes, start, second);
     const end = frame + FRAME_HEAD + bytes.readUInt32BE(frame + 3);
     try {
       const table = findHeaders(bytes, frame + FLAGS, end);

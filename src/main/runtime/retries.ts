@@ -5,9 +5,10 @@
  *
  *   work ──failed──▶ work.retry.2000 (x-message-ttl 2000) ──expired──▶ work
  */
-import { Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
+import { type Delivery, NO_DECODING, RETRIES_HEADER } from '../../pool/delivery.js';
 import { slot } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
+import { openDelivery } from '../../pool/open-delivery.js';
 import type { Dispatcher } from './dispatcher.js';
 import { messageOf, ORIGIN, originOf, readOr } from './letter.js';
 import type { Outlets } from './outlets.js';
@@ -75,7 +76,7 @@ export class Retries {
     const at = index << slot.SHIFT;
     const read = (): Delivery => {
       const words = memory.slotWords;
-      return new Delivery(memory.bytes, words[at + slot.OFFSET]!, words[at + slot.LENGTH]!, queueOf, NO_DECODING);
+      return openDelivery(memory.bytes, words[at + slot.OFFSET]!, words[at + slot.LENGTH]!, queueOf, NO_DECODING);
     };
     const { queue } = read().readDeliveryInfo();
     const delay = roundUp(milliseconds);

@@ -1,6 +1,6 @@
 /** What `ShardedConsumer.stats()` returns: read from shared memory, without asking any worker. */
 import { fromWords, now } from '../../pool/clock.js';
-import { Delivery, NO_DECODING } from '../../pool/delivery.js';
+import { readDeliver } from '../../pool/delivery.js';
 import { percentile } from '../../pool/histogram.js';
 import { block, HISTOGRAM_BUCKETS, RUNNING_WORDS, STATE_MASK, slot, state } from '../../pool/layout.js';
 import type { Memory } from '../../pool/memory.js';
@@ -86,13 +86,7 @@ export function workerStats(
     const from = index << slot.SHIFT;
     // Claimed and unsettled, its bytes are what they were; settled early, they may be another message's.
     if (words[at + 3] !== 0 || (memory.slotWords[from + slot.STATE]! & STATE_MASK) !== state.CLAIMED) continue;
-    const { deliveryTag, queue } = new Delivery(
-      memory.bytes,
-      memory.slotWords[from + slot.OFFSET]!,
-      memory.slotWords[from + slot.LENGTH]!,
-      queues,
-      NO_DECODING,
-    ).readDeliveryInfo();
+    const { deliveryTag, queue } = readDeliver(memory.bytes, memory.slotWords[from + slot.OFFSET]!, queues);
     running.push({
       deliveryTag,
       queue,
