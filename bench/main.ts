@@ -1,6 +1,7 @@
 /**
  * The benchmark: this library beside what people use instead, against a broker that only replays deliveries; or
- * (`codecs`) decoding alone, beside the bare libraries; or (`publish`) confirmed publishing, on a RabbitMQ.
+ * (`codecs`) decoding alone, beside the bare libraries; or (`publish`) confirmed publishing, on a RabbitMQ; or (`redis`)
+ * consumers of a Redis.
  * Exit codes: 0 measured, 1 a run failed, 2 bad usage, 130 interrupted.
  */
 import { killAll } from './children.js';
@@ -10,6 +11,7 @@ import { type BenchOptions, HELP, readOptions, UsageError } from './options.js';
 import { Progress } from './progress.js';
 import { message } from './protocol.js';
 import { benchPublish } from './publish.js';
+import { benchRedis } from './redis/bench.js';
 import { jsonReport, type Outcome, textReport } from './report.js';
 import { Broker } from './sample.js';
 import { runAll } from './schedule.js';
@@ -42,6 +44,7 @@ async function main(): Promise<number> {
   const [first, ...others] = process.argv.slice(2);
   if (first === 'codecs') return benchCodecs(others);
   if (first === 'publish') return benchPublish(others);
+  if (first === 'redis') return benchRedis(others);
   let options: BenchOptions | undefined;
   try {
     options = readOptions(process.argv.slice(2));

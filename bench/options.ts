@@ -38,6 +38,7 @@ const FLAGS = {
 } as const;
 
 export const HELP = `Usage: node build/bench/main.js [--quick | --full] [options]
+       node build/bench/main.js codecs | publish | redis [--quick] [--json]
 
 Compares consumers of one queue against a broker that only replays deliveries. Every peer is a
 process of its own, the peers take turns in rounds, and every message is checked to be handled

@@ -9,29 +9,21 @@
  *
  * Exit code 1 where a figure misses what is asked.
  */
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { machine } from './machine.js';
-import { type Spread, spread } from './stats.js';
+import { pythonWith } from './python.js';
+import { inTurn, judge, peerLine, type RoundSample, type RoundTarget, targetLine } from './rounds.js';
 
 const PEERS = ['ours', 'ours-worker', 'amqplib', 'kombu'] as const;
 type Peer = (typeof PEERS)[number];
-
-interface PublishSample {
-  readonly peer: Peer;
-  readonly round: number;
-  /** Confirmed messages a second. */
-  readonly rate: number;
-  /** Of the whole process, microseconds a message; null for Python. */
-  readonly cpuMicros: number | null;
-}
 
 const TARGETS = [
   { text: 'ours against kombu with confirm_publish', over: 'ours', under: 'kombu', asked: 20 },
   { text: "ours against amqplib's confirm channel", over: 'ours', under: 'amqplib', asked: 1 },
   { text: 'from a worker through main, against ours', over: 'ours-worker', under: 'ours', asked: 0.7 },
-] as const satisfies readonly { text: string; over: Peer; under: Peer; asked: number }[];
+] as const satisfies readonly RoundTarget<Peer>[];
 
 const KOMBU = `
 import sys, time
@@ -48,19 +40,6 @@ with Connection(url, transport_options={'confirm_publish': True}) as connection:
 
 const QUEUE = 'mozuku-bench-publish';
 
-/** @returns a Python that has kombu. */
-function pythonWithKombu(): string | undefined {
-  return [process.env.MOZUKU_TEST_PYTHON, '/usr/bin/python3', 'python3'].find((python) => {
-    try {
-      if (python === undefined) return false;
-      execFileSync(python, ['-c', 'import kombu'], { stdio: 'ignore' });
-      return true;
-    } catch {
-      return false;
-    }
-  });
-}
-
 const exec = promisify(execFile);
 
 async function measure(
@@ -68,23 +47,14 @@ async function measure(
   url: string,
   count: number,
   python: string | undefined,
-): Promise<Omit<PublishSample, 'round'>> {
+): Promise<Pick<RoundSample<Peer>, 'rate' | 'cpuMicros'>> {
   if (peer === 'kombu') {
     const { stdout } = await exec(python!, ['-c', KOMBU, url, String(count), QUEUE]);
-    return { peer, rate: Number(stdout), cpuMicros: null };
+    return { rate: Number(stdout), cpuMicros: null };
   }
   const program = fileURLToPath(new URL('publishers/run.js', import.meta.url));
   const { stdout } = await exec(process.execPath, [program, peer, url, String(count), QUEUE]);
-  const { rate, cpuMicros } = JSON.parse(stdout) as { rate: number; cpuMicros: number };
-  return { peer, rate, cpuMicros };
-}
-
-function compared(samples: readonly PublishSample[], over: Peer, under: Peer): Spread | undefined {
-  const rate = (peer: Peer, round: number): number | undefined =>
-    samples.find((sample) => sample.peer === peer && sample.round === round)?.rate;
-  const rounds = [...new Set(samples.map(({ round }) => round))];
-  const ratios = rounds.map((round) => (rate(over, round) ?? Number.NaN) / (rate(under, round) ?? Number.NaN));
-  return spread(ratios.filter((each) => !Number.isNaN(each)));
+  return JSON.parse(stdout) as { rate: number; cpuMicros: number };
 }
 
 async function withBroker<T>(given: string | undefined, use: (url: string) => Promise<T>): Promise<T> {
@@ -109,45 +79,17 @@ export async function benchPublish(args: readonly string[]): Promise<number> {
     amqplib: 60_000,
     kombu: quick ? 1500 : 4000,
   };
-  const python = pythonWithKombu();
+  const python = pythonWith('kombu');
   const peers = PEERS.filter((peer) => peer !== 'kombu' || python !== undefined);
-  const samples: PublishSample[] = [];
-  await withBroker(at < 0 ? undefined : args[at + 1], async (url) => {
-    for (let round = 0; round < rounds; round++) {
-      // Each comes first in turn.
-      for (let i = 0; i < peers.length; i++) {
-        const peer = peers[(i + round) % peers.length]!;
-        const sample = { ...(await measure(peer, url, counts[peer], python)), round };
-        samples.push(sample);
-        if (process.stderr.isTTY) process.stderr.write(`round ${round + 1} ${peer} ${Math.round(sample.rate)}/s\n`);
-      }
-    }
-  });
-  const results = TARGETS.map((target) => {
-    const measured = compared(samples, target.over, target.under);
-    return { ...target, measured, met: measured === undefined ? undefined : measured.median >= target.asked };
-  });
+  const samples = await withBroker(at < 0 ? undefined : args[at + 1], (url) =>
+    inTurn(peers, rounds, (peer) => measure(peer, url, counts[peer], python)),
+  );
+  const results = judge(samples, TARGETS);
   if (args.includes('--json')) {
     process.stdout.write(`${JSON.stringify({ machine: machine(), samples, results }, undefined, 2)}\n`);
   } else {
-    for (const peer of peers) {
-      const of = samples.filter((sample) => sample.peer === peer);
-      const rate = spread(of.map((sample) => sample.rate))!;
-      const cpu = spread(of.flatMap(({ cpuMicros }) => (cpuMicros === null ? [] : [cpuMicros])));
-      const cost = cpu === undefined ? '' : `, ${cpu.median.toFixed(1)} µs of CPU each`;
-      process.stdout.write(
-        `${peer.padEnd(12)} ${Math.round(rate.median)} messages a second (${Math.round(rate.min)} to ${Math.round(rate.max)})${cost}\n`,
-      );
-    }
-    for (const { text, asked, measured, met } of results) {
-      const figure =
-        measured === undefined
-          ? 'not measured: no Python with kombu'
-          : `${measured.median.toFixed(2)} × (${measured.min.toFixed(2)} to ${measured.max.toFixed(2)})`;
-      process.stdout.write(
-        `${met === false ? 'MISSED' : met ? 'met   ' : '      '} ${text}: asked ${asked} ×, measured ${figure}\n`,
-      );
-    }
+    for (const peer of peers) process.stdout.write(peerLine(peer, samples));
+    for (const result of results) process.stdout.write(targetLine(result, 'no Python with kombu'));
   }
   return results.some(({ met }) => met === false) ? 1 : 0;
 }

@@ -4,8 +4,9 @@
 //   npm test -- lane memory       only the files whose path contains one of these words
 //   npm test -- --test-name-pattern=acks
 //
-// RabbitMQ: a node of our own if rabbitmq-server is installed (with CI=true or MOZUKU_INSTALL=1 it gets installed), else
-// MOZUKU_TEST_AMQP_URL, else the tests that need it are listed as not run. MOZUKU_TEST_CONCURRENCY: files at a time.
+// RabbitMQ and Redis, where the chosen files need them: a server of our own if rabbitmq-server or redis-server is installed
+// (with CI=true or MOZUKU_INSTALL=1 it gets installed), else MOZUKU_TEST_AMQP_URL or MOZUKU_TEST_REDIS_URL, else the tests
+// that need it are listed as not run. MOZUKU_TEST_CONCURRENCY: files at a time.
 
 import { main, prepare } from './lib/project.mjs';
 import { runSession } from './lib/session.mjs';

@@ -1,8 +1,6 @@
 /** Peer: this library. A ShardedConsumer whose handler gets the body parsed on its worker thread. */
-import { BroadcastChannel } from 'node:worker_threads';
-import { TALLY_CHANNEL } from '../handlers/tally-channel.js';
+import { ThreadTallies } from '../handlers/collect.js';
 import type { TallyCounts } from '../protocol.js';
-import { Tally } from '../tally.js';
 import { runPeer } from './peer.js';
 
 /** The part of the library that is measured: spelled out, so that the harness builds without it. */
@@ -20,19 +18,12 @@ interface Library {
   };
 }
 
-/** How long the threads may take to hand in their counts once the consumer is closed. */
-const COUNTS_MS = 2000;
 const specifier: string = '#src/index';
 
 await runPeer(async (task, meter) => {
   const { Connection, Queue, ShardedConsumer } = (await import(specifier)) as Library;
-  const tally = new Tally();
-  let threads = 0;
-  const channel = new BroadcastChannel(TALLY_CHANNEL);
-  channel.onmessage = (event) => {
-    threads++;
-    tally.merge((event as unknown as { data: TallyCounts }).data);
-  };
+  const tallies = new ThreadTallies();
+  let counts: TallyCounts;
 
   const connection = new Connection(task.url);
   const consumer = new ShardedConsumer(connection, [new Queue('bench')], {
@@ -53,13 +44,8 @@ await runPeer(async (task, meter) => {
       looking = false;
       await consumer.close();
       await connection.close();
-      const deadline = performance.now() + COUNTS_MS;
-      while (threads < task.workers && performance.now() < deadline) await new Promise((next) => setTimeout(next, 5));
-      channel.close();
+      counts = await tallies.collect(task.workers);
     },
-    handled: () => {
-      const counts = tally.counts();
-      return { handled: counts.count, tally: counts };
-    },
+    handled: () => ({ handled: counts.count, tally: counts }),
   };
 });

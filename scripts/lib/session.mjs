@@ -1,17 +1,48 @@
-// One run of tests: decides which files can run, starts the RabbitMQ node they share, runs Node's test runner on them and
-// says what did not run.
+// One run of tests: decides which files can run, starts the RabbitMQ node and the redis-server they share, runs Node's test
+// runner on them and says what did not run.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { announce, CommandError, interruptedCode, run, wasInterrupted } from './project.mjs';
-import { isCI, provideKombu, provideRabbitMQ } from './provision.mjs';
+import { isCI, provideKombu, provideRabbitMQ, provideRedis } from './provision.mjs';
 import { RabbitNode } from './rabbitmq.mjs';
+import { RedisServer } from './redis.mjs';
 import { findTestFiles } from './test-files.mjs';
 
 const REPORTER = new URL('count-reporter.mjs', import.meta.url).href;
-const INSTALL_HINT =
-  'apt-get install -y rabbitmq-server   (or, as root: MOZUKU_INSTALL=1 npm test; or set MOZUKU_TEST_AMQP_URL)';
+
+/** @param {string} name of the package @param {string} variable */
+const installHint = (name, variable) =>
+  `apt-get install -y ${name}   (or, as root: MOZUKU_INSTALL=1 npm test; or set ${variable})`;
+
+/**
+ * What the files of a run share. `controls`: what tests cannot do with a server that is only known by its URL.
+ * @typedef {{ url: string, env: Record<string, string>, dispose(): Promise<void> }} SharedServer
+ * @type {readonly { need: string, title: string, program: string, variable: string, controls: string,
+ *   provide: () => Promise<boolean>, start: () => Promise<SharedServer> }[]}
+ */
+const SERVERS = [
+  {
+    need: 'broker',
+    title: 'RabbitMQ',
+    program: 'rabbitmq-server',
+    variable: 'MOZUKU_TEST_AMQP_URL',
+    controls: 'control a node',
+    provide: provideRabbitMQ,
+    start: () => RabbitNode.start(),
+  },
+  {
+    need: 'redis',
+    title: 'Redis',
+    program: 'redis-server',
+    variable: 'MOZUKU_TEST_REDIS_URL',
+    controls: 'start servers of their own',
+    provide: provideRedis,
+    // each test takes a database of its own
+    start: () => RedisServer.start({ config: { databases: '512' } }),
+  },
+];
 
 /**
  * @typedef {object} SessionOptions
@@ -35,27 +66,30 @@ export async function runSession({ suites, args, concurrency, timeoutMs, runtime
 
   const notRun = /** @type {string[]} */ ([]);
   const env = /** @type {Record<string, string | undefined>} */ ({ ...process.env });
-  let runnable = files;
-  /** @type {RabbitNode | undefined} */
-  let node;
+  const missing = /** @type {Set<string>} */ (new Set());
+  const running = /** @type {SharedServer[]} */ ([]);
   try {
-    if (files.some((file) => file.needs.has('broker'))) {
-      if (await provideRabbitMQ()) {
+    for (const { need, title, program, variable, controls, provide, start } of SERVERS) {
+      if (!files.some((file) => file.needs.has(need))) continue;
+      if (await provide()) {
         const started = Date.now();
-        node = await RabbitNode.start();
-        Object.assign(env, node.env);
-        announce(`RabbitMQ for these tests: ${node.url}, started in ${Date.now() - started} ms`);
-      } else if (env.MOZUKU_TEST_AMQP_URL) {
-        announce('rabbitmq-server is not installed: using MOZUKU_TEST_AMQP_URL; tests that control a node are skipped');
+        const server = await start();
+        running.push(server);
+        Object.assign(env, server.env);
+        announce(`${title} for these tests: ${server.url}, started in ${Date.now() - started} ms`);
+      } else if (env[variable]) {
+        announce(`${program} is not installed: using ${variable}; tests that ${controls} are skipped`);
       } else {
-        if (isCI) throw new CommandError(`rabbitmq-server is missing, which is a failure in CI: ${INSTALL_HINT}`);
-        runnable = files.filter(runsWithoutBroker);
-        const left = files.filter((file) => file.needs.has('broker')).map((file) => `  ${file.path}`);
-        notRun.push(`RabbitMQ is missing: ${INSTALL_HINT}\nNOT RUN, they need it:\n${left.join('\n')}`);
+        const hint = installHint(program, variable);
+        if (isCI) throw new CommandError(`${program} is missing, which is a failure in CI: ${hint}`);
+        missing.add(need);
+        const left = files.filter((file) => file.needs.has(need)).map((file) => `  ${file.path}`);
+        notRun.push(`${title} is missing: ${hint}\nNOT RUN, they need it:\n${left.join('\n')}`);
       }
     }
+    const runnable = files.filter((file) => runsWithout(missing, file));
     if (runnable.some((file) => file.needs.has('kombu'))) {
-      env.MOZUKU_TEST_PYTHON = await provideKombu();
+      env.MOZUKU_TEST_PYTHON = await provideKombu({ redis: runnable.some((file) => file.needs.has('redis-python')) });
       if (!env.MOZUKU_TEST_PYTHON) {
         const some = runnable.filter((file) => file.needs.has('kombu')).map((file) => `  ${file.path}`);
         notRun.push(
@@ -81,13 +115,16 @@ export async function runSession({ suites, args, concurrency, timeoutMs, runtime
     // a runner that was told to stop may have ended well
     return exitCode || (wasInterrupted() ? interruptedCode() : 0);
   } finally {
-    await node?.dispose();
+    await Promise.all(running.map((server) => server.dispose()));
   }
 }
 
-/** Half of each conformance test is about the embedded broker. @param {import('./test-files.mjs').TestFile} file */
-function runsWithoutBroker(file) {
-  return !file.needs.has('broker') || file.path.includes('/conformance/');
+/**
+ * Half of each conformance test is about the embedded broker.
+ * @param {ReadonlySet<string>} missing @param {import('./test-files.mjs').TestFile} file
+ */
+function runsWithout(missing, file) {
+  return file.path.includes('/conformance/') || ![...file.needs].some((need) => missing.has(need));
 }
 
 /** The Node that runs this command. */

@@ -8,7 +8,12 @@ const SOURCES = join(ROOT, 'test');
 const COMPILED = join(ROOT, 'build', 'test');
 
 /** What a file needs, told by the support module it imports. */
-const NEEDS = { 'support/rabbitmq.js': 'broker', 'support/kombu.js': 'kombu' };
+const NEEDS = {
+  'support/rabbitmq.js': 'broker',
+  'support/redis.js': 'redis',
+  'support/kombu.js': 'kombu',
+  'support/redis-python.js': 'redis-python',
+};
 
 /** @typedef {{ path: string, needs: Set<string> }} TestFile `path`: of the compiled file, relative to the root */
 

@@ -130,7 +130,8 @@ export class TcpProxy implements AsyncDisposable {
   private constructor(target: ProxyTarget) {
     if (typeof target === 'string') {
       const url = new URL(target);
-      this.#target = { host: url.hostname, port: Number(url.port) || 5672, url };
+      const usual = url.protocol.startsWith('redis') ? 6379 : 5672;
+      this.#target = { host: url.hostname, port: Number(url.port) || usual, url };
     } else {
       this.#target = { host: target.host ?? '127.0.0.1', port: target.port, url: undefined };
     }

@@ -1,10 +1,13 @@
 // RabbitMQ for tests: the node that `npm test` starts for all of them, and nodes of a test's own to stop, kill and restart.
 // A test without its broker is skipped with the reason, or fails where CI=true: it never passes silently.
 
-import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
+import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { uniqueName } from './names.js';
+import { testThatNeeds } from './needs.js';
 import { importScript } from './scripts.js';
+
+export { uniqueName };
 
 type RabbitModule = typeof import('../../scripts/lib/rabbitmq.mjs');
 type ProgramsModule = typeof import('../../scripts/lib/rabbitmq-programs.mjs');
@@ -40,23 +43,9 @@ export function sharedBroker(): SharedBroker | undefined {
   };
 }
 
-const isCI = process.env.CI === 'true' || process.env.CI === '1';
-
 const NO_BROKER = 'no broker: run the tests with npm test, or set MOZUKU_TEST_AMQP_URL';
 const NO_CTL = 'no rabbitmqctl for the broker of MOZUKU_TEST_AMQP_URL';
 const NO_SERVER = 'rabbitmq-server is not installed';
-
-/** Registers a test that needs something; `missing` says what is not there. */
-function testThatNeeds(
-  missing: string | undefined,
-  name: string,
-  options: { timeout?: number },
-  run: (context: TestContext) => Promise<void>,
-): void {
-  if (missing === undefined) test(name, options, run);
-  else if (isCI) test(name, () => Promise.reject(new Error(`${missing} (a failure because CI=true)`)));
-  else test(name, { skip: missing }, () => undefined);
-}
 
 /** A test on the shared broker. `ctl: true` if it calls rabbitmqctl. */
 export function brokerTest(
@@ -78,11 +67,6 @@ export function nodeTest(
   options: { timeout?: number } = {},
 ): void {
   testThatNeeds(findRabbitMQ() ? undefined : NO_SERVER, name, options, run);
-}
-
-/** A name no other test uses. */
-export function uniqueName(prefix: string): string {
-  return `${prefix}-${randomBytes(6).toString('hex')}`;
 }
 
 export interface QueueStats {
