@@ -1,6 +1,7 @@
 /** The parameters of a connection: what options and URL say together, completed by the transport's defaults. */
 import { InvalidUrl } from './errors.js';
 import { kinds, type OptionTable, readOptions } from './options.js';
+import { redisTransportOptions } from './redis-options.js';
 import { formatUrl, knownTransport, parseUrl, type SslOptions, TRANSPORTS } from './url.js';
 
 export type FailoverStrategy = 'round-robin' | 'shuffle' | ((urls: readonly string[]) => Iterable<string>);
@@ -62,7 +63,11 @@ export const CONNECTION_OPTIONS: OptionTable<ConnectionOptions> = {
     default: 5000,
     doc: 'From the first packet to an open connection, for each host.',
   },
-  transportOptions: { kind: kinds.object, default: {}, doc: 'AMQP: `frameMax channelMax clientProperties`.' },
+  transportOptions: {
+    kind: kinds.object,
+    default: {},
+    doc: 'AMQP: `frameMax channelMax clientProperties`. Redis: see below.',
+  },
   heartbeat: {
     kind: kinds.custom('seconds: a number from 0 to 65535', (v) => typeof v === 'number' && v >= 0 && v <= 65535),
     defaultWords: "the server's, at most 60",
@@ -92,6 +97,8 @@ const AMQP_TRANSPORT_OPTIONS: OptionTable<AmqpTransportOptions> = {
 export function amqpTransportOptions(given: Readonly<Record<string, unknown>>): Required<AmqpTransportOptions> {
   return readOptions('transportOptions', AMQP_TRANSPORT_OPTIONS, given) as Required<AmqpTransportOptions>;
 }
+
+const REDIS = new Set(['redis', 'rediss', 'sentinel']);
 
 const isUrl = (text: string): boolean => text.includes('://');
 
@@ -131,7 +138,8 @@ export function readParameters(
   for (const each of alternates) parseUrl(each);
   const defaults = knownTransport(isUrl(listed[0]!) ? parsed.transport : given.transport);
   const transportOptions = given.transportOptions ?? {};
-  if (defaults.connects) amqpTransportOptions(transportOptions);
+  if (REDIS.has(defaults.shown)) redisTransportOptions(transportOptions);
+  else amqpTransportOptions(transportOptions);
   const userid = parsed.userid ?? given.userid ?? defaults.userid;
   const password = parsed.password ?? given.password ?? defaults.password;
   const port = parsed.port ?? given.port ?? defaults.port;

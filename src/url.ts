@@ -25,9 +25,9 @@ export const TRANSPORTS: Readonly<Record<string, TransportDefaults>> = {
   pyamqp: { ...AMQP, shown: 'amqp' },
   librabbitmq: { ...AMQP, shown: 'amqp' },
   memory: { shown: 'memory', connects: true },
-  redis: { shown: 'redis', port: 6379, connects: false },
-  rediss: { shown: 'rediss', port: 6379, tls: true, connects: false },
-  sentinel: { shown: 'sentinel', port: 26379, connects: false },
+  redis: { shown: 'redis', port: 6379, connects: true },
+  rediss: { shown: 'rediss', port: 6379, tls: true, connects: true },
+  sentinel: { shown: 'sentinel', port: 26379, connects: true },
 };
 
 /** kombu's other transports: known by name, so that the error can say what they are. */

@@ -110,6 +110,12 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     const read = readShardedOptions(options);
     const { parameters } = connection;
     const transport = transportOf(parameters);
+    if (read.deadLetter === 'broker' && !transport.hasPolicies) {
+      throw new OptionError(
+        `ShardedConsumer: deadLetter 'broker' would lose messages: ${parameters.transport} drops what is rejected; name a queue or an exchange`,
+        { details: { option: 'deadLetter' } },
+      );
+    }
     this.#options = read;
     this.closed = new Promise((resolve, reject) => {
       this.#settleClosed = (error) => (error === undefined ? resolve() : reject(error));
@@ -211,7 +217,7 @@ export class ShardedConsumer extends EventEmitter<ShardedConsumerEvents> {
     );
     this.#publishing = new Publishing(connection.clone());
     this.#outlets = new Outlets(parameters, (error) => this.#error(error));
-    const held = this.#ordered && read.retry?.order !== 'skip';
+    const held = !transport.hasPolicies || (this.#ordered && read.retry?.order !== 'skip');
     this.#retries = new Retries({
       memory: this.#memory,
       dispatcher: this.#dispatcher,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ArenaWriter } from '#src/main/transports/memory/arena-writer';
+import { ArenaWriter } from '#src/main/transports/arena-writer';
 import { Arena } from '#src/pool/arena';
 import { SEGMENT_BYTES } from '#src/pool/layout';
 

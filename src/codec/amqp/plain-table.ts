@@ -91,7 +91,7 @@ function isDecimal(value: unknown): value is { places: number; digits: number } 
 }
 
 function fromField(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null) return value;
+  if (typeof value !== 'object' || value === null || value instanceof Date) return value;
   if (Buffer.isBuffer(value)) return Buffer.from(value);
   if (Array.isArray(value)) return value.map(fromField);
   const typed = value as { '!'?: unknown; value?: unknown };

@@ -8,8 +8,8 @@
  *
  * `place` and `keep` belong together: nothing is held between them.
  */
-import type { Arena } from '../../../pool/arena.js';
-import { SEGMENT_BYTES } from '../../../pool/layout.js';
+import type { Arena } from '../../pool/arena.js';
+import { SEGMENT_BYTES } from '../../pool/layout.js';
 
 export class ArenaWriter {
   readonly #arena: Arena;

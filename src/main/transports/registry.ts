@@ -5,12 +5,16 @@ import { connectableTransport } from '../url.js';
 import { amqpTransport } from './amqp/transport.js';
 import { openFirst } from './failover.js';
 import { memoryTransport } from './memory/transport.js';
+import { redisTransport } from './redis/transport.js';
 import type { BrokerConnection, OpenOptions, Transport } from './transport.js';
+
+const REDIS = new Set(['redis', 'rediss', 'sentinel']);
 
 /** Throws `TransportNotAvailable`. */
 export function transportOf({ transport }: ConnectionParameters): Transport {
   connectableTransport(transport);
-  return transport === 'memory' ? memoryTransport : amqpTransport;
+  if (transport === 'memory') return memoryTransport;
+  return REDIS.has(transport) ? redisTransport : amqpTransport;
 }
 
 /** Connects to the first of the hosts that answers; see `openFirst` for what it throws and what `onFailure` hears. */

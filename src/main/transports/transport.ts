@@ -118,6 +118,8 @@ export interface Source {
 }
 
 export interface Transport {
+  /** Queues can keep messages back for a time, and pass on what was rejected: else a retry waits here, and `deadLetter: 'broker'` is refused. */
+  readonly hasPolicies: boolean;
   /** Connects to the one host that the parameters name. */
   open(parameters: ConnectionParameters, options: OpenOptions): Promise<BrokerConnection>;
   source(options: SourceOptions, events: SourceEvents): Source;

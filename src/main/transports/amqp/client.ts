@@ -2,14 +2,14 @@
  * Connections by amqplib. It ends the process when an 'error' event has no listener, so the listeners are put on here and
  * nowhere else.
  */
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as amqplib from 'amqplib';
-import { AccessRefused, type KombuError, OptionError, TimeoutError } from '../../../errors.js';
+import { AccessRefused, type KombuError, TimeoutError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
-import { amqpTransportOptions, type ConnectionParameters, type SslOptions } from '../../url.js';
+import { amqpTransportOptions, type ConnectionParameters } from '../../url.js';
 import { openFirst } from '../failover.js';
+import { tlsOptions } from '../tls.js';
 import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
 import { errorFromAmqp, replyCodeOf } from './errors.js';
 import { LongIntegers } from './long-integers.js';
@@ -153,26 +153,6 @@ function hasBuffered(model: amqplib.ChannelModel): boolean {
 interface Tuning {
   readonly heartbeat: number;
   readonly frameMax: number;
-}
-
-async function tlsOptions(ssl: boolean | SslOptions): Promise<Record<string, unknown>> {
-  if (typeof ssl === 'boolean') return {};
-  const { caCerts, certfile, keyfile, certReqs, checkHostname, ...options } = ssl;
-  const files: Record<string, unknown> = {};
-  for (const [key, path] of Object.entries({ ca: caCerts, cert: certfile, key: keyfile })) {
-    if (path === undefined) continue;
-    try {
-      files[key] = await readFile(path);
-    } catch (cause) {
-      throw new OptionError(`ssl: cannot read the file for '${key}', ${path}`, { cause });
-    }
-  }
-  return {
-    ...files,
-    ...(certReqs === 'none' && { rejectUnauthorized: false }),
-    ...(checkHostname === false && { checkServerIdentity: () => undefined }),
-    ...options,
-  };
 }
 
 function explainHandshake(error: unknown, parameters: ConnectionParameters): KombuError {

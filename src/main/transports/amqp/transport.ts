@@ -4,6 +4,7 @@ import { openHost } from './client.js';
 import { AmqpSource } from './source.js';
 
 export const amqpTransport: Transport = {
+  hasPolicies: true,
   open: openHost,
   source: (options, events) => new AmqpSource(options, events),
 };

@@ -6,6 +6,7 @@ import { MemoryConnection } from './connection.js';
 import { MemorySource } from './source.js';
 
 export const memoryTransport: Transport = {
+  hasPolicies: true,
   open: async (parameters: ConnectionParameters, { signal }: OpenOptions) => {
     signal?.throwIfAborted();
     return new MemoryConnection(parameters);

@@ -1,0 +1,121 @@
+/** Declaring, binding and deleting: kombu's sets and lists, and what only processes know. Errors have AMQP's reply codes. */
+import { randomUUID } from 'node:crypto';
+import type * as amqplib from 'amqplib';
+import { fromTable } from '../../../codec/amqp/plain-table.js';
+import type { RedisConnection } from './connection.js';
+import { type ExchangeType, TYPES } from './exchanges.js';
+import { refuse, warnOfArguments } from './refusal.js';
+
+export class Catalog {
+  readonly #redis: RedisConnection;
+
+  constructor(redis: RedisConnection) {
+    this.#redis = redis;
+  }
+
+  async assertQueue(name: string, options: amqplib.Options.AssertQueue): Promise<amqplib.Replies.AssertQueue> {
+    const queue = name === '' ? `amq.gen-${randomUUID()}` : name;
+    const { exchanges } = this.#redis;
+    const args = fromTable(options.arguments);
+    const expires = options.expires ?? args['x-expires'];
+    warnOfArguments(queue, args);
+    if (typeof expires === 'number' && expires > 0) exchanges.expires.set(queue, Math.round(expires));
+    else exchanges.expires.delete(queue);
+    exchanges.queues.add(queue);
+    return { queue, messageCount: await this.size(queue), consumerCount: 0 };
+  }
+
+  /** A list that is empty is not there: a queue is known by its messages, or because this process declared it. */
+  async checkQueue(queue: string): Promise<amqplib.Replies.AssertQueue> {
+    const messageCount = await this.size(queue);
+    if (messageCount === 0 && !this.#redis.exchanges.queues.has(queue)) {
+      throw refuse(404, `NOT_FOUND - no queue '${queue}' with messages, nor declared by this process`);
+    }
+    return { queue, messageCount, consumerCount: 0 };
+  }
+
+  async size(queue: string): Promise<number> {
+    const { client, keys } = this.#redis;
+    const sizes = await Promise.all(keys.lists(queue).map((list) => client.llen(list)));
+    return sizes.reduce((sum, size) => sum + size, 0);
+  }
+
+  async purge(queue: string): Promise<number> {
+    const { client, keys } = this.#redis;
+    const lists = keys.lists(queue);
+    const transaction = client.multi();
+    for (const list of lists) transaction.llen(list);
+    const replies = await transaction.del(...lists).exec();
+    let messages = 0;
+    for (const [error, reply] of (replies ?? []).slice(0, -1)) {
+      if (error !== null) throw error;
+      messages += reply as number;
+    }
+    return messages;
+  }
+
+  async deleteQueue(queue: string, ifEmpty: boolean): Promise<number> {
+    const { client, exchanges, keys } = this.#redis;
+    if (ifEmpty && (await this.size(queue)) > 0) throw refuse(406, `PRECONDITION_FAILED - queue '${queue}' not empty`);
+    const messages = await this.purge(queue);
+    for (const [exchange, members] of exchanges.bindings) {
+      for (const member of members) {
+        if (keys.readBinding(member)?.queue !== queue) continue;
+        members.delete(member);
+        await client.srem(keys.bindings(exchange), member);
+      }
+    }
+    exchanges.queues.delete(queue);
+    exchanges.expires.delete(queue);
+    exchanges.fanoutQueues.delete(queue);
+    return messages;
+  }
+
+  async bind(queue: string, exchange: string, routingKey: string): Promise<void> {
+    const { client, exchanges, keys } = this.#redis;
+    if (exchange === '') throw refuse(403, 'ACCESS_REFUSED - operation not permitted on the default exchange');
+    const type = exchanges.typeOf(exchange);
+    if (type === 'fanout') exchanges.fanoutQueues.set(queue, { exchange, routingKey });
+    const member = keys.binding(routingKey, queue, type === 'topic');
+    exchanges.bindingsOf(exchange).add(member);
+    await client.sadd(keys.bindings(exchange), member);
+  }
+
+  async unbind(queue: string, exchange: string, routingKey: string): Promise<void> {
+    const { client, exchanges, keys } = this.#redis;
+    if (exchanges.fanoutQueues.get(queue)?.exchange === exchange) exchanges.fanoutQueues.delete(queue);
+    const member = keys.binding(routingKey, queue, exchanges.typeOf(exchange) === 'topic');
+    exchanges.bindingsOf(exchange).delete(member);
+    await client.srem(keys.bindings(exchange), member);
+  }
+
+  assertExchange(
+    name: string,
+    type: string,
+    { durable = true, autoDelete = false }: amqplib.Options.AssertExchange,
+  ): void {
+    const { exchanges } = this.#redis;
+    if (name === '') throw refuse(403, 'ACCESS_REFUSED - operation not permitted on the default exchange');
+    if (!TYPES.has(type))
+      throw refuse(540, `NOT_IMPLEMENTED - Redis has direct, topic and fanout exchanges, not '${type}'`);
+    const facts = { type: type as ExchangeType, durable, autoDelete };
+    const before = exchanges.declared.get(name);
+    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(facts)) {
+      throw refuse(406, `PRECONDITION_FAILED - exchange '${name}' was declared otherwise: ${JSON.stringify(before)}`);
+    }
+    exchanges.declared.set(name, facts);
+  }
+
+  async checkExchange(name: string): Promise<void> {
+    const { client, exchanges, keys } = this.#redis;
+    if (name === '' || exchanges.declared.has(name)) return;
+    if ((await client.exists(keys.bindings(name))) === 0) throw refuse(404, `NOT_FOUND - no exchange '${name}'`);
+  }
+
+  async deleteExchange(name: string): Promise<void> {
+    const { client, exchanges, keys } = this.#redis;
+    exchanges.declared.delete(name);
+    exchanges.bindings.delete(name);
+    await client.del(keys.bindings(name));
+  }
+}

@@ -1,0 +1,353 @@
+/**
+ * amqplib's channel, spoken to Redis. What a broker refuses rejects its own promise and closes nothing. `RedisConsumption` takes
+ * messages for consumers; this file gives them delivery tags, keeps what is not settled, and gives it back at the end.
+ */
+
+import { randomUUID } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import type * as amqplib from 'amqplib';
+import { IllegalOperationError } from 'amqplib';
+import { ClosedError, type KombuError } from '../../../errors.js';
+import { isRecoverable } from '../reconnect.js';
+import type { OnSettled, Outgoing } from '../transport.js';
+import { Catalog } from './catalog.js';
+import type { RedisConnection } from './connection.js';
+import { Consumption, type Taken } from './consumption.js';
+import { errorFromRedis } from './errors.js';
+import { Leases } from './leases.js';
+import { received } from './received.js';
+import { refuse } from './refusal.js';
+import { Restorer } from './restorer.js';
+
+type OnMessage = (message: amqplib.ConsumeMessage | null) => void;
+
+interface Held {
+  readonly taken: Taken;
+  readonly consumption: Consumption | undefined;
+}
+
+export class RedisChannel extends EventEmitter {
+  readonly connection: amqplib.Connection;
+  readonly ch: number;
+  readonly #redis: RedisConnection;
+  readonly #catalog: Catalog;
+  readonly #consumptions = new Map<string, Consumption>();
+  /** By delivery tag, in the order of the deliveries. */
+  readonly #held = new Map<number, Held>();
+  /** Made with the first delivery. */
+  #leases: Leases | undefined;
+  #restorer: Restorer | undefined;
+  #lastTag = 0;
+  #prefetch = 0;
+  #illegal: string | undefined;
+  #gone = false;
+  #scheduled = false;
+
+  constructor(connection: amqplib.Connection, redis: RedisConnection, ch: number) {
+    super();
+    this.connection = connection;
+    this.ch = ch;
+    this.#redis = redis;
+    this.#catalog = new Catalog(redis);
+  }
+
+  // queues, exchanges
+
+  assertQueue(name = '', options: amqplib.Options.AssertQueue = {}): Promise<amqplib.Replies.AssertQueue> {
+    return this.#ask(() => this.#catalog.assertQueue(name, options));
+  }
+
+  checkQueue(name: string): Promise<amqplib.Replies.AssertQueue> {
+    return this.#ask(() => this.#catalog.checkQueue(name));
+  }
+
+  deleteQueue(name: string, options: amqplib.Options.DeleteQueue = {}): Promise<amqplib.Replies.DeleteQueue> {
+    return this.#ask(async () => ({ messageCount: await this.#catalog.deleteQueue(name, options.ifEmpty === true) }));
+  }
+
+  purgeQueue(name: string): Promise<amqplib.Replies.PurgeQueue> {
+    return this.#ask(async () => ({ messageCount: await this.#catalog.purge(name) }));
+  }
+
+  bindQueue(queue: string, exchange: string, routingKey: string): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      await this.#catalog.bind(queue, exchange, routingKey);
+      return {};
+    });
+  }
+
+  unbindQueue(queue: string, exchange: string, routingKey: string): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      await this.#catalog.unbind(queue, exchange, routingKey);
+      return {};
+    });
+  }
+
+  assertExchange(
+    exchange: string,
+    type: string,
+    options: amqplib.Options.AssertExchange = {},
+  ): Promise<amqplib.Replies.AssertExchange> {
+    return this.#ask(async () => {
+      this.#catalog.assertExchange(exchange, type, options);
+      return { exchange };
+    });
+  }
+
+  checkExchange(exchange: string): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      await this.#catalog.checkExchange(exchange);
+      return {};
+    });
+  }
+
+  deleteExchange(exchange: string): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      await this.#catalog.deleteExchange(exchange);
+      return {};
+    });
+  }
+
+  bindExchange(): Promise<amqplib.Replies.Empty> {
+    return this.#ask(() => Promise.reject(refuse(540, 'NOT_IMPLEMENTED - Redis binds no exchange to another')));
+  }
+
+  unbindExchange(): Promise<amqplib.Replies.Empty> {
+    return this.bindExchange();
+  }
+
+  // publishing
+
+  /** As `Publish` of a transport. */
+  send(message: Outgoing, onSettled: OnSettled): boolean {
+    this.#mustBeOpen();
+    const { exchange, routingKey, properties, body } = message;
+    const settle = (error: unknown, queues: number): void => {
+      if (this.#gone) {
+        onSettled(error ?? new ClosedError('the channel is closed'));
+        return;
+      }
+      if (error === null && queues === 0 && properties.mandatory === true) {
+        const fields = { exchange, routingKey, replyCode: 312, replyText: 'NO_ROUTE' };
+        this.emit('return', { fields, properties, content: body });
+      }
+      onSettled(error);
+    };
+    return this.#redis.publisher.publish(message, settle, () => this.emit('drain'));
+  }
+
+  publish(
+    exchange: string,
+    routingKey: string,
+    body: Buffer,
+    properties: amqplib.Options.Publish = {},
+    onSettled: OnSettled = () => undefined,
+  ): boolean {
+    return this.send({ exchange, routingKey, body, properties }, onSettled);
+  }
+
+  sendToQueue(queue: string, body: Buffer, properties?: amqplib.Options.Publish, onSettled?: OnSettled): boolean {
+    return this.publish('', queue, body, properties, onSettled);
+  }
+
+  // consuming
+
+  consume(
+    queue: string,
+    onMessage: OnMessage,
+    options: amqplib.Options.Consume = {},
+  ): Promise<amqplib.Replies.Consume> {
+    return this.#ask(async () => {
+      const consumerTag = options.consumerTag || `amq.ctag-${randomUUID()}`;
+      if (this.#consumptions.has(consumerTag)) {
+        throw refuse(406, `PRECONDITION_FAILED - the consumer tag '${consumerTag}' is used on this channel already`);
+      }
+      this.#restorer ??= new Restorer(
+        this.#redis.client,
+        this.#redis.keys,
+        this.#redis.exchanges,
+        this.#redis.options,
+        (error) => this.#onRestoreTrouble(error),
+      );
+      const noAck = options.noAck === true;
+      const consumption: Consumption = new Consumption(this.#redis, {
+        queue,
+        noAck,
+        prefetch: this.#prefetch,
+        onTaken: (taken) => this.#deliver(consumption, consumerTag, taken, onMessage),
+        onTrouble: this.#onTrouble,
+      });
+      this.#consumptions.set(consumerTag, consumption);
+      try {
+        await consumption.start();
+      } catch (error) {
+        this.#consumptions.delete(consumerTag);
+        throw error;
+      }
+      return { consumerTag };
+    });
+  }
+
+  cancel(consumerTag: string): Promise<amqplib.Replies.Cancel> {
+    return this.#ask(async () => {
+      const consumption = this.#consumptions.get(consumerTag);
+      await consumption?.stop();
+      this.#consumptions.delete(consumerTag);
+      return { consumerTag };
+    });
+  }
+
+  get(queue: string, options: amqplib.Options.Get = {}): Promise<amqplib.GetMessage | false> {
+    return this.#ask(async () => {
+      const noAck = options.noAck === true;
+      const taken = await Consumption.one(this.#redis, queue, noAck);
+      if (taken === undefined) return false;
+      const deliveryTag = this.#hold(undefined, taken, noAck);
+      const messageCount = await this.#catalog.size(queue);
+      const message = received(taken.envelope, deliveryTag);
+      return { ...message, fields: { ...message.fields, messageCount } } as unknown as amqplib.GetMessage;
+    });
+  }
+
+  prefetch(count: number): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      this.#prefetch = count;
+      return {};
+    });
+  }
+
+  recover(): Promise<amqplib.Replies.Empty> {
+    return this.#ask(async () => {
+      await this.#giveBack();
+      return {};
+    });
+  }
+
+  ack({ fields }: amqplib.Message, allUpTo = false): void {
+    this.#settle(fields.deliveryTag, allUpTo, false);
+  }
+
+  ackAll(): void {
+    this.#settle(this.#lastTag, true, false);
+  }
+
+  nack({ fields }: amqplib.Message, allUpTo = false, requeue = true): void {
+    this.#settle(fields.deliveryTag, allUpTo, requeue);
+  }
+
+  nackAll(requeue = true): void {
+    this.#settle(this.#lastTag, true, requeue);
+  }
+
+  reject({ fields }: amqplib.Message, requeue = true): void {
+    this.#settle(fields.deliveryTag, false, requeue);
+  }
+
+  async close(): Promise<void> {
+    this.#mustBeOpen();
+    this.#illegal = 'Channel closing';
+    await Promise.allSettled([...this.#consumptions.values()].map((each) => each.stop()));
+    await this.#giveBack();
+    this.toClosed();
+  }
+
+  /** The end, by our own close or with the connection. Once. */
+  toClosed(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#illegal = 'Channel closed';
+    for (const consumption of this.#consumptions.values()) void consumption.stop();
+    this.#consumptions.clear();
+    this.#held.clear();
+    this.#leases?.close();
+    this.#restorer?.close();
+    this.emit('close');
+  }
+
+  /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
+  readonly #onTrouble = (error: KombuError): void => {
+    if (this.#gone) return;
+    if (isRecoverable(error)) {
+      this.#redis.useless(error);
+      return;
+    }
+    this.emit('error', error);
+    this.toClosed();
+  };
+
+  /** Others' messages: consumers here go on. */
+  #onRestoreTrouble(error: KombuError): void {
+    if (isRecoverable(error)) this.#redis.useless(error);
+    else process.emitWarning(error.message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS_RESTORE' });
+  }
+
+  #deliver(consumption: Consumption, consumerTag: string, taken: Taken, onMessage: OnMessage): void {
+    const deliveryTag = this.#hold(consumption, taken, taken.tag === undefined);
+    // Taken while it was closing: it goes back with the rest.
+    if (this.#illegal !== undefined) return;
+    const message = received(taken.envelope, deliveryTag);
+    const delivery = { ...message, fields: { ...message.fields, consumerTag } } as unknown as amqplib.ConsumeMessage;
+    this.emit('delivery', delivery);
+    onMessage(delivery);
+  }
+
+  #hold(consumption: Consumption | undefined, taken: Taken, noAck: boolean): number {
+    this.#lastTag++;
+    if (noAck) return this.#lastTag;
+    this.#leases ??= this.#makeLeases();
+    this.#leases.taken(taken.tag!);
+    this.#held.set(this.#lastTag, { taken, consumption });
+    return this.#lastTag;
+  }
+
+  #makeLeases(): Leases {
+    const { client, keys, options } = this.#redis;
+    const leases = new Leases(keys, options.visibilityTimeout, this.#onTrouble);
+    leases.attach(client);
+    return leases;
+  }
+
+  #settle(deliveryTag: number, allUpTo: boolean, requeue: boolean): void {
+    this.#mustBeOpen();
+    if (allUpTo) {
+      for (const tag of [...this.#held.keys()]) if (tag <= deliveryTag) this.#settleOne(tag, requeue);
+    } else {
+      this.#settleOne(deliveryTag, requeue);
+    }
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#leases?.flush();
+    });
+  }
+
+  #settleOne(deliveryTag: number, requeue: boolean): void {
+    const held = this.#held.get(deliveryTag);
+    if (held === undefined) return;
+    this.#held.delete(deliveryTag);
+    const { taken, consumption } = held;
+    if (requeue) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
+    else this.#leases!.ack(taken.tag!);
+    consumption?.settled();
+  }
+
+  async #giveBack(): Promise<void> {
+    for (const tag of [...this.#held.keys()]) this.#settleOne(tag, true);
+    await this.#leases?.told();
+  }
+
+  #mustBeOpen(): void {
+    if (this.#illegal !== undefined) throw new IllegalOperationError(this.#illegal);
+  }
+
+  async #ask<T>(work: () => Promise<T>): Promise<T> {
+    this.#mustBeOpen();
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof Error && typeof (error as { code?: unknown }).code === 'number') throw error;
+      throw errorFromRedis(error, 'asking Redis');
+    }
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * A connection to Redis, behind amqplib's interface: what is declared, published and consumed is kept in kombu's keys. All that
+ * is asked goes over one socket; who waits for a message, or listens to a fanout exchange, has one of his own beside it.
+ */
+import type * as amqplib from 'amqplib';
+import { ConnectionError, type KombuError } from '../../../errors.js';
+import { type RedisOptions, redisTransportOptions } from '../../../redis-options.js';
+import { withDeadline } from '../../deadline.js';
+import type { ConnectionParameters } from '../../url.js';
+import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
+import type { RedisChannel } from './channel.js';
+import { type Client, databaseOf, locationOf, openClient } from './client.js';
+import { errorFromRedis } from './errors.js';
+import { type Exchanges, exchangesOf } from './exchanges.js';
+import { Keys } from './keys.js';
+import { RedisModel } from './model.js';
+import { RedisPublisher } from './publisher.js';
+import { Subscriptions } from './subscriptions.js';
+
+export class RedisConnection implements BrokerConnection {
+  readonly model: amqplib.ChannelModel;
+  readonly parameters: ConnectionParameters;
+  readonly ended: Promise<KombuError | undefined>;
+  readonly client: Client;
+  readonly keys: Keys;
+  readonly options: RedisOptions;
+  readonly exchanges: Exchanges;
+  readonly publisher: RedisPublisher;
+  readonly subscriptions: Subscriptions;
+  /** The server knows BLMOVE. */
+  readonly canBlock: boolean;
+  readonly #channels: () => Promise<void>;
+  #open = true;
+  #closing = false;
+  #reason: KombuError | undefined;
+
+  private constructor(
+    parameters: ConnectionParameters,
+    client: Client,
+    ended: Promise<KombuError>,
+    version: readonly number[],
+  ) {
+    this.parameters = parameters;
+    this.client = client;
+    this.options = redisTransportOptions(parameters.transportOptions);
+    this.keys = new Keys(this.options, databaseOf(parameters));
+    this.exchanges = exchangesOf(`${locationOf(parameters)} ${this.options.globalKeyprefix}`);
+    const [major = 0, minor = 0] = version;
+    this.canBlock = major > 6 || (major === 6 && minor >= 2);
+    this.publisher = new RedisPublisher(client, this.keys, this.exchanges, this.options, (error) =>
+      this.useless(error),
+    );
+    this.subscriptions = new Subscriptions(parameters, (reason) => this.useless(reason));
+    const model = new RedisModel(this);
+    this.#channels = () => model.closeChannels();
+    this.model = model as unknown as amqplib.ChannelModel;
+    this.ended = ended.then((reason) => {
+      this.#open = false;
+      if (!this.#closing) this.#reason ??= reason;
+      void this.subscriptions.close();
+      model.toClosed(this.reason);
+      return this.reason;
+    });
+  }
+
+  static async open(parameters: ConnectionParameters, options: OpenOptions = {}): Promise<RedisConnection> {
+    const { client, ended } = await openClient(parameters, options);
+    try {
+      const info = await withDeadline(
+        client.info('server'),
+        `asking ${locationOf(parameters)} for its version`,
+        parameters.connectTimeout,
+        options.signal,
+      );
+      const version = /redis_version:([\d.]+)/.exec(info)?.[1]?.split('.').map(Number) ?? [];
+      return new RedisConnection(parameters, client, ended, version);
+    } catch (error) {
+      client.disconnect();
+      if (options.signal?.aborted) throw error;
+      throw errorFromRedis(error, `cannot connect to ${locationOf(parameters)}`);
+    }
+  }
+
+  get open(): boolean {
+    return this.#open && !this.#closing;
+  }
+
+  get reason(): KombuError | undefined {
+    return this.#closing ? undefined : this.#reason;
+  }
+
+  publisherOf(channel: amqplib.ConfirmChannel): Publish {
+    const own = channel as unknown as RedisChannel;
+    return (message, onSettled) => own.send(message, onSettled);
+  }
+
+  /** The server says that it cannot serve us: it may be no primary any more. */
+  useless(error: unknown): void {
+    if (!this.open) return;
+    this.#reason = errorFromRedis(error, `${locationOf(this.parameters)} cannot be used now`);
+    this.client.disconnect();
+  }
+
+  async close(milliseconds = 5000): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    // What channels hold goes back to its queues.
+    await withDeadline(this.#channels(), 'closing channels', milliseconds).catch(() => undefined);
+    this.publisher.close();
+    if (!this.#open) return;
+    try {
+      await withDeadline(this.client.quit(), 'closing the connection', milliseconds);
+    } catch {
+      // Gone already, or silent: closed is what it should be.
+    }
+    this.client.disconnect();
+    await this.ended;
+  }
+
+  destroy(): void {
+    this.#reason ??= new ConnectionError(`the connection to ${locationOf(this.parameters)} was cut`);
+    this.client.disconnect();
+  }
+}

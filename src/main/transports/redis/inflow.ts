@@ -1,0 +1,197 @@
+/**
+ * One generation's way from the takes into the arena, and of the verdicts back: what the tap is to a socket. Nothing is asked for
+ * that has no place, so what finds none all the same (it was larger than others) waits here and nothing more is asked for.
+ */
+import { envelopePrefix, writeEnvelopeDelivery } from '../../../codec/amqp/write-envelope.js';
+import { now } from '../../../pool/clock.js';
+import { NONE } from '../../../pool/lane.js';
+import { verdict } from '../../../pool/layout.js';
+import type { Outcome } from '../../runtime/dispatcher.js';
+import { ArenaWriter } from '../arena-writer.js';
+import type { DeliverySink } from '../transport.js';
+
+/** A message that waits for a place in the arena. */
+interface Waiting {
+  readonly queue: number;
+  readonly list: number;
+  readonly tag: number;
+  readonly envelope: Buffer;
+}
+
+interface InflowOptions {
+  /** Of the tags of records. */
+  readonly prefix: string;
+  /** Of each queue: what workers know it by. */
+  readonly consumerTags: readonly string[];
+  readonly prefetchCount: number;
+  readonly taken: (tag: string) => void;
+  readonly acked: (tag: string) => void;
+  readonly returned: (tag: string, list: string, envelope: Buffer) => void;
+  readonly ended: () => void;
+}
+
+/** In place of a list: it was heard and not taken, and nobody is told of its end. */
+const HEARD = -1;
+const MOST_BYTES = 4 * 1024 * 1024;
+
+export class Inflow {
+  /** Names of the lists of each queue. */
+  lists: readonly (readonly string[])[] = [];
+  readonly #sink: DeliverySink;
+  readonly #options: InflowOptions;
+  readonly #writer: ArenaWriter;
+  readonly #prefixes: readonly Buffer[];
+  /** By entry; an entry is used again once it is settled. */
+  readonly #tags: number[] = [];
+  readonly #places: { queue: number; list: number; start: number; length: number }[] = [];
+  readonly #freeEntries: number[] = [];
+  readonly #unsettled: number[];
+  #waiting: Waiting[] = [];
+  /** Those that fit nowhere: kept until they are given back. */
+  #parked: (Waiting & { readonly since: number })[] = [];
+  #unshown = false;
+  /** What comes now is stamped already. */
+  #isStamped = false;
+  #alive = true;
+
+  constructor(sink: DeliverySink, options: InflowOptions) {
+    this.#sink = sink;
+    this.#options = options;
+    this.#writer = new ArenaWriter(sink.arena);
+    this.#prefixes = options.consumerTags.map(envelopePrefix);
+    this.#unsettled = options.consumerTags.map(() => 0);
+    sink.dispatcher.begin();
+  }
+
+  get outstanding(): number {
+    return this.#unsettled.reduce((sum, each) => sum + each, 0);
+  }
+
+  /** Messages of this queue that may come. */
+  room(queue: number): number {
+    const { dispatcher, memory } = this.#sink;
+    if (!this.#alive || this.#waiting.length > 0) return 0;
+    return Math.min(this.#options.prefetchCount - this.#unsettled[queue]!, memory.slotCount - dispatcher.used);
+  }
+
+  /** Bytes that may come. */
+  get bytes(): number {
+    const { arena } = this.#sink;
+    return Math.min(MOST_BYTES, Math.floor((arena.capacity - arena.takenBytes) / 2));
+  }
+
+  /** `list`, `tag`: -1 and 0 for what was heard. */
+  deliver(queue: number, list: number, tag: number, envelope: Buffer): void {
+    if (!this.#alive) return;
+    this.#unsettled[queue]!++;
+    if (list !== HEARD) this.#options.taken(`${this.#options.prefix}${tag}`);
+    const message = { queue, list, tag, envelope };
+    if (this.#waiting.length > 0 || !this.#place(message))
+      this.#waiting.push({ ...message, envelope: Buffer.from(envelope) });
+    if (list === HEARD) this.flush();
+  }
+
+  settle(entry: number, outcome: Outcome): void {
+    if (!this.#alive) return;
+    const { queue, list, start, length } = this.#places[entry]!;
+    const name = `${this.#options.prefix}${this.#tags[entry]!}`;
+    this.#freeEntries.push(entry);
+    this.#unsettled[queue]!--;
+    if (outcome !== verdict.REQUEUE) {
+      if (list !== HEARD) this.#options.acked(name);
+      return;
+    }
+    const envelope = Buffer.from(this.#sink.memory.bytes.subarray(start, start + length));
+    if (list !== HEARD) this.#options.returned(name, this.lists[queue]![list]!, envelope);
+    else this.deliver(queue, HEARD, 0, envelope);
+  }
+
+  /** True if there are deliveries that fit nowhere, since before this time. */
+  holdsUnkept(before: number): boolean {
+    return this.#parked.some(({ since }) => since < before);
+  }
+
+  /** These go back to their queue. */
+  giveBackUnkept(before: number): void {
+    for (const each of this.#parked) {
+      if (each.since >= before) continue;
+      this.#sink.dispatcher.count(verdict.REQUEUE);
+      this.#unsettled[each.queue]!--;
+      this.#return(each);
+    }
+    this.#parked = this.#parked.filter(({ since }) => since >= before);
+  }
+
+  #return({ queue, list, tag, envelope }: Waiting): void {
+    if (list !== HEARD) this.#options.returned(`${this.#options.prefix}${tag}`, this.lists[queue]![list]!, envelope);
+  }
+
+  /** Places what waits, and shows what is placed. */
+  flush(): void {
+    if (!this.#alive) return;
+    while (this.#waiting.length > 0 && this.#place(this.#waiting[0]!)) this.#waiting.shift();
+    this.#isStamped = false;
+    if (!this.#unshown) return;
+    this.#unshown = false;
+    this.#sink.dispatcher.flush();
+    this.#sink.onRead();
+  }
+
+  /** The generation is over: what is unsettled goes back, in its order. The arena keeps what callbacks still read. */
+  end(): void {
+    if (!this.#alive) return;
+    const free = new Set(this.#freeEntries);
+    const held = this.#tags
+      .map((tag, entry) => ({ tag, entry }))
+      .filter(({ entry }) => !free.has(entry) && this.#places[entry]!.list !== HEARD)
+      .sort((a, b) => a.tag - b.tag);
+    for (const { entry } of held) this.settle(entry, verdict.REQUEUE);
+    for (const each of [...this.#waiting, ...this.#parked]) this.#return(each);
+    this.#waiting = [];
+    this.#parked = [];
+    this.#alive = false;
+    this.#writer.leave();
+    this.#sink.dispatcher.end();
+    this.#options.ended();
+  }
+
+  #place(message: Waiting): boolean {
+    const { queue, list, tag, envelope } = message;
+    const { dispatcher, memory, arena, maxMessageBytes, oversize, onTooLarge, onSwallowed } = this.#sink;
+    const prefix = this.#prefixes[queue]!;
+    const tooLarge = envelope.length > maxMessageBytes;
+    if (tooLarge && oversize !== undefined) {
+      dispatcher.countReceived(false);
+      dispatcher.count(oversize);
+      this.#unsettled[queue]!--;
+      const name = `${this.#options.prefix}${tag}`;
+      if (oversize === verdict.REQUEUE) this.#options.returned(name, this.lists[queue]![list]!, envelope);
+      else if (list !== HEARD) this.#options.acked(name);
+      onSwallowed(envelope.length, true);
+      return true;
+    }
+    if (dispatcher.used >= memory.slotCount) return false;
+    if (prefix.length + envelope.length + 16 > arena.largestFitting) {
+      dispatcher.countReceived(false);
+      this.#parked.push({ ...message, since: now() });
+      onSwallowed(envelope.length, false);
+      return true;
+    }
+    const start = this.#writer.place(prefix.length + envelope.length + 1, prefix.length, envelope.byteOffset & 7);
+    if (start < 0) return false;
+    const length = writeEnvelopeDelivery(memory.bytes, start, prefix, envelope, tag, false) - start;
+    this.#writer.keep(start, length);
+    if (!this.#isStamped) {
+      this.#isStamped = true;
+      dispatcher.arriving(now());
+    }
+    const entry = this.#freeEntries.pop() ?? this.#tags.length;
+    this.#tags[entry] = tag;
+    this.#places[entry] = { queue, list, start: start + prefix.length, length: envelope.length };
+    const index = dispatcher.accept(start, length, Math.floor(tag / 2 ** 32), tag | 0, false, entry, tooLarge);
+    if (index === NONE) throw new RangeError('a slot was free a moment ago');
+    this.#unshown = true;
+    if (tooLarge) onTooLarge(index, envelope.length);
+    return true;
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * The deliveries that one consumer has taken and not settled: their leases are renewed for as long as it lives, and what was
+ * settled is told to the server until it has heard it. Both may be said twice, and both outlive a connection: the server knows a
+ * delivery by its tag, not by its socket.
+ *
+ *   taken ──▶ renewed every third of the visibility timeout ──▶ acked, or put back ──told──▶ forgotten
+ */
+import type { KombuError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
+import type { Client } from './client.js';
+import { errorFromRedis } from './errors.js';
+import type { Keys } from './keys.js';
+
+/** Of one script: Lua takes no more than a few thousand arguments. */
+const MOST = 1000;
+const TELL_TIMEOUT = 30_000;
+
+interface Returned {
+  readonly tag: string;
+  readonly list: string;
+  readonly envelope: Buffer;
+}
+
+export class Leases {
+  readonly #keys: Keys;
+  readonly #onError: (error: KombuError) => void;
+  readonly #timer: NodeJS.Timeout;
+  readonly #held = new Set<string>();
+  #client: Client | undefined;
+  #acked: string[] = [];
+  #returned: Returned[] = [];
+  #telling: Promise<void> | undefined;
+  /** Leases that were over when they were to be renewed: somebody else may have these messages. */
+  lost = 0;
+
+  /** `visibilityTimeout`: ms. `onError` hears what was not told; it is told again to the next client. */
+  constructor(keys: Keys, visibilityTimeout: number, onError: (error: KombuError) => void) {
+    this.#keys = keys;
+    this.#onError = onError;
+    this.#timer = setInterval(() => void this.#renew(), Math.max(10, visibilityTimeout / 3));
+    this.#timer.unref();
+  }
+
+  /** Told to nobody yet, or not heard. */
+  get untold(): number {
+    return this.#acked.length + this.#returned.length;
+  }
+
+  attach(client: Client): void {
+    this.#client = client;
+    void this.#renew();
+    this.flush();
+  }
+
+  detach(): void {
+    this.#client = undefined;
+  }
+
+  taken(tag: string): void {
+    this.#held.add(tag);
+  }
+
+  ack(tag: string): void {
+    this.#held.delete(tag);
+    this.#acked.push(tag);
+  }
+
+  /** To the front of its list; of several that are told together the first will be first. */
+  putBack(tag: string, list: string, envelope: Buffer): void {
+    this.#held.delete(tag);
+    this.#returned.push({ tag, list, envelope });
+  }
+
+  /** Tells what is to be told, if there is somebody to tell it to. */
+  flush(): void {
+    if (this.#telling !== undefined || this.#client === undefined || this.untold === 0) return;
+    this.#telling = this.#tell(this.#client).finally(() => {
+      this.#telling = undefined;
+    });
+  }
+
+  /** Resolves when all is told, or cannot be now. */
+  async told(): Promise<void> {
+    this.flush();
+    await this.#telling;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Never rejects. */
+  async #tell(client: Client): Promise<void> {
+    const { unacked, unackedIndex } = this.#keys;
+    while (this.untold > 0 && this.#client === client) {
+      const acked = this.#acked.splice(0, MOST);
+      const returned = this.#returned.splice(0, MOST / 2);
+      try {
+        const asked: Promise<unknown>[] = [];
+        if (acked.length > 0) asked.push(client.mozukuAck(2, unacked, unackedIndex, ...acked));
+        if (returned.length > 0) {
+          // Each goes in front of those before it.
+          const reversed = [...returned].reverse();
+          const lists = reversed.map(({ list }) => list);
+          const what = reversed.flatMap(({ tag, envelope }) => [tag, envelope]);
+          asked.push(client.mozukuPutBack(2 + lists.length, unacked, unackedIndex, ...lists, '', ...what));
+        }
+        await withDeadline(Promise.all(asked), 'settling deliveries', TELL_TIMEOUT);
+      } catch (error) {
+        this.#acked = [...acked, ...this.#acked];
+        this.#returned = [...returned, ...this.#returned];
+        if (this.#client === client) this.#onError(errorFromRedis(error, 'settling deliveries'));
+        return;
+      }
+    }
+  }
+
+  /** Never rejects. */
+  async #renew(): Promise<void> {
+    const client = this.#client;
+    if (client === undefined || this.#held.size === 0) return;
+    const tags = [...this.#held];
+    try {
+      for (let at = 0; at < tags.length; at += MOST) {
+        const some = tags.slice(at, at + MOST).filter((tag) => this.#held.has(tag));
+        if (some.length === 0) continue;
+        const lost = await client.mozukuRenew(1, this.#keys.unackedIndex, ...some);
+        for (const tag of lost) if (this.#held.delete(tag)) this.lost++;
+      }
+    } catch (error) {
+      if (this.#client === client) this.#onError(errorFromRedis(error, 'renewing leases'));
+    }
+  }
+}

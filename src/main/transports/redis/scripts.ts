@@ -1,0 +1,214 @@
+/**
+ * What must be done in one step, in Lua. Redis runs a script to its end before anybody else's command, but what a script has
+ * written before an error stays written: so each step here is in an order in which a script that ends after any of them loses
+ * nothing, and what other keys than its own have wrong is told in its answer.
+ *
+ * Scripts see bytes and never parse an envelope: Lua's numbers would change what is in it.
+ */
+
+/**
+ * Takes messages and records them as delivered.
+ *
+ *   KEYS  unacked, unacked_index, a list…
+ *   ARGV  most messages, most bytes, tag prefix, number of the first tag, '1' to keep no record,
+ *         number of queues, for each: most messages, end of its records; then for each list: number of its queue (from 1)
+ *   gives {list (from 1), envelope, list, envelope, …}; for a list that cannot be read {…, -list, error}
+ *
+ * Looked at, recorded, removed: in this order, so that whatever stops it leaves every message in its list or in its record. The
+ * record `[envelope, "", "queue"]` has the empty exchange, so whoever restores it pushes it to exactly that queue.
+ */
+const TAKE = `
+local unacked, index = KEYS[1], KEYS[2]
+local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local prefix, number, noRecord = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
+local queues = tonumber(ARGV[6])
+local time = redis.call('TIME')
+local score = string.format('%d.%06d', tonumber(time[1]), tonumber(time[2]))
+local left, ends = {}, {}
+for q = 1, queues do
+  left[q] = tonumber(ARGV[5 + 2 * q])
+  ends[q] = ARGV[6 + 2 * q]
+end
+local out = {}
+for l = 1, #KEYS - 2 do
+  local key = KEYS[l + 2]
+  local q = tonumber(ARGV[6 + 2 * queues + l])
+  local most = math.min(room, left[q])
+  local size = 1
+  while most > 0 and bytes > 0 do
+    local found = redis.pcall('LRANGE', key, -math.min(size, most), -1)
+    if found.err then
+      out[#out + 1] = -l
+      out[#out + 1] = found.err
+      break
+    end
+    local records, scores, taken = {}, {}, 0
+    -- the right end is the front of the line
+    for i = #found, 1, -1 do
+      if bytes <= 0 then break end
+      local envelope = found[i]
+      local tag = prefix .. string.format('%.0f', number)
+      taken = taken + 1
+      number = number + 1
+      bytes = bytes - #envelope
+      records[#records + 1] = tag
+      records[#records + 1] = '[' .. envelope .. ends[q]
+      scores[#scores + 1] = score
+      scores[#scores + 1] = tag
+      out[#out + 1] = l
+      out[#out + 1] = envelope
+    end
+    if taken > 0 then
+      if not noRecord then
+        local failed = redis.pcall('HSET', unacked, unpack(records))
+        if type(failed) ~= 'table' or not failed.err then
+          failed = redis.pcall('ZADD', index, unpack(scores))
+        end
+        if type(failed) == 'table' and failed.err then
+          -- they stay in the list; a record without its place in the index is overwritten or never read
+          for i = 1, 2 * taken do out[#out] = nil end
+          out[#out + 1] = 0
+          out[#out + 1] = failed.err
+          return out
+        end
+      end
+      redis.call('LTRIM', key, 0, -taken - 1)
+      most = most - taken
+      room = room - taken
+      left[q] = left[q] - taken
+    end
+    if #found < math.min(size, most + taken) then break end
+    -- slowly at first: what is looked at and not taken was read in vain
+    size = math.min(size * 4, 64)
+  end
+end
+return out`;
+
+/**
+ * Ends deliveries.
+ *
+ *   KEYS  unacked, unacked_index
+ *   ARGV  tag…
+ *   gives how many of them were still ours
+ */
+const ACK = `
+local gone = redis.call('HDEL', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+return gone`;
+
+/**
+ * Renews leases. One that somebody has taken over meanwhile is not made again.
+ *
+ *   KEYS  unacked_index
+ *   ARGV  tag…
+ *   gives {the tags that are not ours any more}
+ */
+const RENEW = `
+local time = redis.call('TIME')
+local score = string.format('%d.%06d', tonumber(time[1]), tonumber(time[2]))
+local lost = {}
+for i = 1, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], score, ARGV[i])
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost`;
+
+/**
+ * Puts deliveries back into lists, in front.
+ *
+ *   KEYS  unacked, unacked_index, the list of each
+ *   ARGV  '' or a time (only those whose lease is not younger), then for each: tag, envelope
+ *   gives how many were put back; what is not delivered any more is left alone
+ */
+const PUT_BACK = `
+local latest = ARGV[1]
+local count = 0
+for i = 1, #KEYS - 2 do
+  local tag = ARGV[2 * i]
+  local score = redis.call('ZSCORE', KEYS[2], tag)
+  if latest == '' or (score and tonumber(score) <= tonumber(latest)) then
+    if redis.call('HEXISTS', KEYS[1], tag) == 1 then
+      redis.call('RPUSH', KEYS[i + 2], ARGV[2 * i + 1])
+      redis.call('HDEL', KEYS[1], tag)
+      count = count + 1
+    end
+    redis.call('ZREM', KEYS[2], tag)
+  end
+end
+return count`;
+
+/**
+ * Looks for deliveries whose lease is over.
+ *
+ *   KEYS  unacked, unacked_index
+ *   ARGV  visibility timeout in seconds, most
+ *   gives {the time up to which they are over, tag, record, …}; tags without a record are removed
+ */
+const OVERDUE = `
+local time = redis.call('TIME')
+local latest = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000 - tonumber(ARGV[1]))
+local out = { latest }
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', latest, 'LIMIT', 0, ARGV[2])) do
+  local record = redis.call('HGET', KEYS[1], tag)
+  if record then
+    out[#out + 1] = tag
+    out[#out + 1] = record
+  else
+    redis.call('ZREM', KEYS[2], tag)
+  end
+end
+return out`;
+
+/**
+ * Publishes to the queues that a direct or topic exchange has for the routing key, each once.
+ *
+ *   KEYS  the exchange's set of bindings
+ *   ARGV  key prefix, separator, routing key, '1' for a topic, what the list's name has behind the queue's, envelope,
+ *         the queue for what nobody is bound for or '', then for each queue that ends unused: its name, ms
+ *   gives the number of queues
+ *
+ * Matches as kombu does: a word \`*\` is some text that does not end with a point, a word \`#\` any text, points included.
+ */
+const PUBLISH = `
+local prefix, separator, key, topic = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local suffix, envelope = ARGV[5], ARGV[6]
+local function matches(binding)
+  if not topic then return binding == key end
+  local words = {}
+  for word in (binding .. '.'):gmatch('([^.]*)%.') do
+    if word == '*' then words[#words + 1] = '.-[^%.]'
+    elseif word == '#' then words[#words + 1] = '.-'
+    else words[#words + 1] = (word:gsub('[%^%$%(%)%%%[%]%+%-%?]', '%%%0'))
+    end
+  end
+  return key:match('^' .. table.concat(words, '%.') .. '$') ~= nil
+end
+local lasting = {}
+for i = 8, #ARGV, 2 do lasting[ARGV[i]] = ARGV[i + 1] end
+local reached, count = {}, 0
+local function push(queue)
+  if queue == '' or reached[queue] then return end
+  reached[queue] = true
+  count = count + 1
+  redis.call('LPUSH', prefix .. queue .. suffix, envelope)
+  if lasting[queue] then redis.call('PEXPIRE', prefix .. queue .. suffix, lasting[queue]) end
+end
+for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local first = member:find(separator, 1, true)
+  local second = first and member:find(separator, first + #separator, true)
+  if second and matches(member:sub(1, first - 1)) then push(member:sub(second + #separator)) end
+end
+if count == 0 and ARGV[7] ~= '' then push(ARGV[7]) end
+return count`;
+
+export const SCRIPTS = {
+  mozukuTake: { lua: TAKE },
+  mozukuAck: { lua: ACK },
+  mozukuRenew: { lua: RENEW },
+  mozukuPutBack: { lua: PUT_BACK },
+  mozukuOverdue: { lua: OVERDUE },
+  mozukuPublish: { lua: PUBLISH },
+} as const;

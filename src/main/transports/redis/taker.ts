@@ -1,0 +1,207 @@
+/**
+ * Takes messages from the lists of some queues, as many as there is room for, and waits where there are none.
+ *
+ *   room ──▶ take (one at a time, all lists in one step) ──some──▶ delivered ──▶ room …
+ *              ▲            │ none
+ *              │            ▼
+ *              └── found ── waiters, one a queue, on its first list ── every 250 ms for the other lists
+ *
+ * Whatever is asked is asked again after an error: a script has taken and recorded, or it has not.
+ */
+import type { KombuError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
+import type { ConnectionParameters } from '../../url.js';
+import type { Client } from './client.js';
+import { errorFromRedis, errorOfReply } from './errors.js';
+import type { Keys } from './keys.js';
+import { recordEnd } from './record.js';
+import { Waiter } from './waiter.js';
+
+/** How often lists on which nobody waits are looked at, ms. */
+const LOOK_EVERY = 250;
+/** Where the server cannot block: from here, doubled up to the above. */
+const FIRST_LOOK = 5;
+/** After a full take: how long room may stay unused, ms, before a small one is worth its while. */
+const SMALL_TAKE_AFTER = 2;
+/** Of one take. */
+const MOST_MESSAGES = 512;
+const TAKE_TIMEOUT = 30_000;
+
+export interface TakerEvents {
+  /** Messages of this queue for which there is room. */
+  room(queue: number): number;
+  /** Bytes for which there is room. */
+  bytes(): number;
+  /** `queue`, `list`: places among those given. Must not throw. */
+  deliver(queue: number, list: number, tag: number, envelope: Buffer): void;
+  /** All of one take. */
+  delivered(): void;
+  /** A queue, or the connection, cannot be read. It is tried again. */
+  failed(error: KombuError): void;
+}
+
+export interface TakerOptions {
+  readonly parameters: ConnectionParameters;
+  readonly keys: Keys;
+  readonly queues: readonly string[];
+  /** Before the numbers of tags: unique, of this consumer. */
+  readonly tagPrefix: string;
+  /** Of the first tag; those of one prefix are never used again. */
+  readonly firstTag: number;
+  /** Nothing is recorded: what is taken is gone. */
+  readonly noAck: boolean;
+  /** In turn which queue comes first. */
+  readonly rotate: boolean;
+  /** The server can move and block (Redis 6.2). */
+  readonly canBlock: boolean;
+}
+
+export class Taker {
+  readonly #client: Client;
+  readonly #options: TakerOptions;
+  readonly #events: TakerEvents;
+  readonly #waiters: readonly Waiter[];
+  #nextTag: number;
+  #first = 0;
+  #stopped = false;
+  #taking: Promise<void> | undefined;
+  /** Something has changed while a take was under way. */
+  #again = false;
+  #timer: NodeJS.Timeout | undefined;
+  #looks = FIRST_LOOK;
+  /** The last take brought all that was asked for: there is more. */
+  #isFlowing = true;
+
+  constructor(client: Client, options: TakerOptions, events: TakerEvents) {
+    this.#client = client;
+    this.#options = options;
+    this.#events = events;
+    this.#nextTag = options.firstTag;
+    const { parameters, keys, queues, canBlock } = options;
+    this.#waiters = canBlock
+      ? queues.map((queue) => new Waiter(parameters, keys.lists(queue)[0]!, () => this.#onFound()))
+      : [];
+  }
+
+  /** The next one that will be given. */
+  get nextTag(): number {
+    return this.#nextTag;
+  }
+
+  /** There is more room than before. */
+  wake(): void {
+    if (this.#stopped) return;
+    if (this.#taking !== undefined) {
+      this.#again = true;
+      return;
+    }
+    // While there is more, many at a time cost least; one for which somebody idle waits comes soon all the same.
+    if (this.#isFlowing && !this.#isWorthwhile()) this.#lookIn(SMALL_TAKE_AFTER);
+    else this.#take();
+  }
+
+  /** Nothing more is taken once this has resolved. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await Promise.all([this.#taking, ...this.#waiters.map((waiter) => waiter.close())]);
+  }
+
+  #isWorthwhile(): boolean {
+    const { queues } = this.#options;
+    return queues.some((_, queue) => this.#events.room(queue) >= 64);
+  }
+
+  #onFound(): void {
+    this.#looks = FIRST_LOOK;
+    if (this.#taking === undefined && !this.#stopped) this.#take();
+    else this.#again = true;
+  }
+
+  #lookIn(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (this.#taking === undefined && !this.#stopped) this.#take();
+    }, milliseconds);
+  }
+
+  #take(): void {
+    const { queues } = this.#options;
+    const room = queues.map((_, queue) => Math.min(MOST_MESSAGES, Math.max(0, this.#events.room(queue))));
+    const bytes = this.#events.bytes();
+    // `wake` says when there is room again.
+    if (bytes <= 0 || room.every((each) => each === 0)) return;
+    clearTimeout(this.#timer);
+    this.#again = false;
+    this.#taking = this.#ask(room, bytes).finally(() => {
+      this.#taking = undefined;
+      if (this.#stopped) return;
+      if (this.#again || this.#isFlowing) {
+        this.#again = false;
+        this.wake();
+      } else {
+        this.#wait();
+      }
+    });
+  }
+
+  /** Never rejects. */
+  async #ask(room: readonly number[], bytes: number): Promise<void> {
+    const { keys, queues, tagPrefix, noAck, rotate } = this.#options;
+    const order = queues.map((_, i) => (rotate ? (i + this.#first) % queues.length : i));
+    this.#first++;
+    const lists = keys.steps.flatMap((_, step) => order.map((queue) => ({ queue, step })));
+    const args = [
+      keys.unacked,
+      keys.unackedIndex,
+      ...lists.map(({ queue, step }) => keys.lists(queues[queue]!)[step]!),
+      MOST_MESSAGES,
+      bytes,
+      tagPrefix,
+      this.#nextTag,
+      noAck ? '1' : '',
+      queues.length,
+      ...queues.flatMap((queue, i) => [room[i]!, recordEnd(queue)]),
+      ...lists.map(({ queue }) => queue + 1),
+    ];
+    try {
+      const asked = this.#client.mozukuTakeBuffer(2 + lists.length, ...args);
+      const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
+      let count = 0;
+      for (let i = 0; i < found.length; i += 2) {
+        const place = found[i] as number;
+        const bytesOf = found[i + 1] as Buffer;
+        if (place <= 0) {
+          const list = lists[-place - 1];
+          this.#events.failed(this.#whyNot(list === undefined ? undefined : queues[list.queue]!, bytesOf));
+          continue;
+        }
+        const { queue, step } = lists[place - 1]!;
+        this.#events.deliver(queue, step, this.#nextTag++, bytesOf);
+        count++;
+      }
+      this.#isFlowing = count > 0;
+      if (count > 0) {
+        this.#looks = FIRST_LOOK;
+        this.#events.delivered();
+      }
+    } catch (error) {
+      this.#isFlowing = false;
+      if (!this.#stopped) this.#events.failed(errorFromRedis(error, 'taking messages'));
+    }
+  }
+
+  #whyNot(queue: string | undefined, text: Buffer): KombuError {
+    const { unacked } = this.#options.keys;
+    const doing =
+      queue === undefined ? `recording deliveries in '${unacked}'` : `taking messages of the queue '${queue}'`;
+    return errorOfReply(text, doing);
+  }
+
+  #wait(): void {
+    for (const waiter of this.#waiters) waiter.wait();
+    const isSlow = this.#waiters.length > 0;
+    this.#lookIn(isSlow ? LOOK_EVERY : this.#looks);
+    this.#looks = Math.min(LOOK_EVERY, this.#looks * 2);
+  }
+}

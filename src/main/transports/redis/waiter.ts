@@ -1,0 +1,94 @@
+/**
+ * Waits for a list to have something in it. `BLMOVE key key RIGHT RIGHT` blocks as long as the list is empty and moves its last
+ * message onto the place where it was: a look that takes nothing. On a socket of its own, since nothing else is answered on it
+ * meanwhile; never for longer than a few seconds, and with a deadline on our side, since a blocked answer may never come.
+ */
+import { ConnectionError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
+import type { ConnectionParameters } from '../../url.js';
+import { pause, reconnectDelay } from '../reconnect.js';
+import { type Client, openClient } from './client.js';
+
+/** Seconds that the server blocks at a time. */
+const BLOCK = 3;
+/** Milliseconds until an answer that does not come is given up. */
+const GIVE_UP = (BLOCK + 2) * 1000;
+
+export class Waiter {
+  readonly #parameters: ConnectionParameters;
+  readonly #list: string;
+  /** There is something in the list. */
+  readonly #onFound: () => void;
+  readonly #closing = new AbortController();
+  #client: Client | undefined;
+  #wanted = false;
+  #running = false;
+  #rest: Promise<void> = Promise.resolve();
+
+  constructor(parameters: ConnectionParameters, list: string, onFound: () => void) {
+    this.#parameters = parameters;
+    this.#list = list;
+    this.#onFound = onFound;
+  }
+
+  /** Calls `onFound` once, unless `rest` is called before. */
+  wait(): void {
+    this.#wanted = true;
+    if (this.#running || this.#closing.signal.aborted) return;
+    this.#running = true;
+    this.#rest = this.#run();
+  }
+
+  /** What is found from now on is of no interest. */
+  rest(): void {
+    this.#wanted = false;
+  }
+
+  async close(): Promise<void> {
+    this.#wanted = false;
+    this.#closing.abort();
+    this.#client?.disconnect();
+    await this.#rest;
+  }
+
+  /** Never rejects: whoever takes looks by himself from time to time, and is told what is wrong. */
+  async #run(): Promise<void> {
+    const { signal } = this.#closing;
+    let failures = 0;
+    while (this.#wanted && !signal.aborted) {
+      try {
+        const client = this.#client ?? (await this.#connect());
+        const found = await withDeadline(
+          client.blmove(this.#list, this.#list, 'RIGHT', 'RIGHT', BLOCK),
+          'waiting for a message',
+          GIVE_UP,
+          signal,
+        );
+        failures = 0;
+        if (found === null || !this.#wanted) continue;
+        this.#wanted = false;
+        this.#onFound();
+      } catch {
+        // Whatever it is, he who takes from the list meets it too.
+        this.#client?.disconnect();
+        this.#client = undefined;
+        await pause(reconnectDelay(failures++), signal);
+      }
+    }
+    this.#running = false;
+  }
+
+  async #connect(): Promise<Client> {
+    const { signal } = this.#closing;
+    const { client, ended } = await openClient(this.#parameters, { signal, clientName: 'mozuku waiting' });
+    if (signal.aborted) {
+      client.disconnect();
+      throw new ConnectionError('no longer wanted');
+    }
+    void ended.then(() => {
+      if (this.#client === client) this.#client = undefined;
+    });
+    this.#client = client;
+    return client;
+  }
+}
