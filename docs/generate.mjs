@@ -20,10 +20,12 @@ import { SIMPLE_GET_OPTIONS, SIMPLE_QUEUE_OPTIONS } from '../dist/main/helpers/s
 import { RETRY_OPTIONS, SHARDED_CONSUMER_OPTIONS } from '../dist/main/runtime/options.js';
 import { PRODUCER_OPTIONS, PUBLISH_OPTIONS, RETRY_POLICY } from '../dist/pool/publication.js';
 import { ACQUIRE_OPTIONS } from '../dist/pool/resource-pool.js';
+import { REDIS_TRANSPORT_OPTIONS } from '../dist/redis-options.js';
 
 const PAGE = new URL('options.md', import.meta.url);
 const TABLES = {
   Connection: CONNECTION_OPTIONS,
+  'transportOptions of Redis': REDIS_TRANSPORT_OPTIONS,
   ensureConnection: ENSURE_CONNECTION_OPTIONS,
   ensure: AUTORETRY_OPTIONS,
   acquire: ACQUIRE_OPTIONS,

@@ -98,7 +98,7 @@ export function amqpTransportOptions(given: Readonly<Record<string, unknown>>): 
   return readOptions('transportOptions', AMQP_TRANSPORT_OPTIONS, given) as Required<AmqpTransportOptions>;
 }
 
-const REDIS = new Set(['redis', 'rediss', 'sentinel']);
+const REDIS = new Set(['redis', 'rediss', 'redis+socket', 'sentinel']);
 
 const isUrl = (text: string): boolean => text.includes('://');
 

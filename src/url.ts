@@ -26,6 +26,7 @@ export const TRANSPORTS: Readonly<Record<string, TransportDefaults>> = {
   librabbitmq: { ...AMQP, shown: 'amqp' },
   memory: { shown: 'memory', connects: true },
   redis: { shown: 'redis', port: 6379, connects: true },
+  'redis+socket': { shown: 'redis+socket', connects: true },
   rediss: { shown: 'rediss', port: 6379, tls: true, connects: true },
   sentinel: { shown: 'sentinel', port: 26379, connects: true },
 };
@@ -198,6 +199,7 @@ export function parseUrl(url: string): ParsedUrl {
     return { transport: 'amqp', ...readAuthority(isIPv6(host) ? `[${host}]` : host), alternates: [] };
   }
   const transport = scheme[1]!.toLowerCase();
+  if (transport === SOCKET) return parseSocketUrl(url.slice(scheme[0].length).trimEnd());
   const [prefix] = transport.split('+');
   knownTransport(prefix!);
   if (prefix !== transport) {
@@ -216,6 +218,24 @@ export function parseUrl(url: string): ParsedUrl {
   return into;
 }
 
+/** A Redis that listens on a socket file. */
+const SOCKET = 'redis+socket';
+
+/** `[user:password@]/path?virtual_host=db`: the path stands in the place of the host. */
+function parseSocketUrl(rest: string): ParsedUrl {
+  const [, netloc, path, query] = /^([^/?#]*)([^?#]*)(?:\?([^#]*))?/.exec(rest)!;
+  const into: Into = { transport: SOCKET, alternates: [] };
+  if (query) readQuery(query, into);
+  const [, userid, password, host] = /^(?:([^:@]*):?(.*)@)?([^@]*)$/s.exec(netloc!)!;
+  if (host !== '' || path === '' || path === '/') {
+    throw new InvalidUrl(`a ${SOCKET} URL has three slashes and the path of the socket file`);
+  }
+  if (userid) into.userid = decode(userid);
+  if (password) into.password = decode(password);
+  into.hostname = decode(path!);
+  return into;
+}
+
 /** Everything but letters, digits and `_.-~`, as Python's `quote` has it. */
 function quote(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
@@ -229,6 +249,10 @@ export function formatUrl(
   const { transport, hostname, userid, password, port, virtualHost } = parts;
   const secret = includePassword ? (password === undefined ? '' : `:${quote(password)}`) : `:${mask}`;
   const login = `${userid === undefined ? '' : quote(userid)}${secret}`;
+  if (transport === SOCKET) {
+    const file = hostname.split('/').map(quote).join('/');
+    return `${SOCKET}://${login && `${login}@`}${file}?virtual_host=${quote(virtualHost)}`;
+  }
   const host = hostname.includes(':') ? `[${hostname}]` : quote(hostname);
   const path = virtualHost.split('/').map(quote).join('/');
   return `${knownTransport(transport).shown}://${login && `${login}@`}${host}${port === undefined ? '' : `:${port}`}/${path}`;

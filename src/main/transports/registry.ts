@@ -8,7 +8,7 @@ import { memoryTransport } from './memory/transport.js';
 import { redisTransport } from './redis/transport.js';
 import type { BrokerConnection, OpenOptions, Transport } from './transport.js';
 
-const REDIS = new Set(['redis', 'rediss', 'sentinel']);
+const REDIS = new Set(['redis', 'rediss', 'redis+socket', 'sentinel']);
 
 /** Throws `TransportNotAvailable`. */
 export function transportOf({ transport }: ConnectionParameters): Transport {

@@ -34,7 +34,7 @@ export function databaseOf({ virtualHost }: ConnectionParameters): number {
 /** host:port/db or the path of a socket, for messages. */
 export function locationOf(parameters: ConnectionParameters): string {
   const { userid, hostname, port, virtualHost } = parameters;
-  return `${userid === undefined ? '' : `${userid}@`}${hostname}:${port}/${virtualHost.replace(/^\//, '') || 0}`;
+  return `${userid === undefined ? '' : `${userid}@`}${hostname}${port === undefined ? '' : `:${port}`}/${virtualHost.replace(/^\//, '') || 0}`;
 }
 
 async function clientOptions(parameters: ConnectionParameters, name: string | undefined): Promise<ClientOptions> {
@@ -56,7 +56,9 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
           sentinelRetryStrategy: () => null,
           updateSentinels: false,
         }
-      : { host: hostname, port: port! };
+      : transport === 'redis+socket'
+        ? { path: hostname }
+        : { host: hostname, port: port! };
   return {
     ...where,
     ...login,
