@@ -103,6 +103,13 @@ describe('an envelope that is written', () => {
     assert.deepEqual(bodyOf(Buffer.of(255), JSON_TYPE), { __type__: 'base64', __value__: '/w==' });
   });
 
+  it('has texts as they are, half a surrogate pair too', () => {
+    for (const odd of ['\ud800', '\udc00'.repeat(60), '\u0000"\\\u2028\u007f']) {
+      const read = readEnvelope(write(Buffer.alloc(0), { correlationId: odd, headers: { [odd]: odd } }));
+      assert.deepEqual([read.properties.correlationId, { ...read.headers }], [odd, { [odd]: odd }]);
+    }
+  });
+
   it('has null for a content type and a content encoding that nobody gave', () => {
     const parsed = JSON.parse(write(Buffer.alloc(0)).toString()) as ParsedEnvelope;
     assert.deepEqual([parsed['content-type'], parsed['content-encoding'], parsed.body], [null, null, '']);
@@ -170,6 +177,7 @@ describe('an envelope that is changed', () => {
         .headers;
     assert.deepEqual(headersIn(''), { a: 1 });
     assert.deepEqual(headersIn('"headers":null'), { a: 1 });
+    assert.deepEqual(headersIn('"headers\u0301":{},"h\\u0065aders":{"b":2,"\\u0061":0}'), { b: 2, a: 1 });
     assert.deepEqual(headersIn('"headers":{"b":2},"headers":{"c":3,"a":0,"a":0}'), { c: 3, a: 1 });
     for (const members of ['"headers":[]', '"headers":"x"']) assert.throws(() => headersIn(members), DecodeError);
     for (const members of ['', '"properties":null', '"properties":1', '"properties":{"delivery_info":[]}']) {

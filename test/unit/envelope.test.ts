@@ -90,6 +90,20 @@ describe('an envelope is read', () => {
     assert.equal(bodyOf({ body: 'e3\r\n0=\n' }), '{}');
   });
 
+  it('to the quote that ends its body, however many are escaped before', () => {
+    const piece = fc.constantFrom('"', '\\', '\\\\', '\\"', 'é', 'x'.repeat(47), 'y'.repeat(200));
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
+        const body = pieces.join('');
+        const read = readEnvelope(envelopeWith({ body }, { body_encoding: 'utf-8' }));
+        assert.deepEqual([Buffer.from(read.body).toString(), read.deliveryTag], [body, TAG]);
+        const bytes = rewriteEnvelope(envelopeWith({ x: body }), { headers: { a: body } });
+        const { x, headers } = JSON.parse(bytes.toString()) as { x: string; headers: object };
+        assert.deepEqual([x, headers], [body, { a: body }]);
+      }),
+    );
+  });
+
   it('as base64 exactly where Python finds base64 without anything that is none', () => {
     const character = fc.constantFrom(...'ABCZabz019+/', ...'-_=*\u00e9');
     fc.assert(
@@ -164,6 +178,7 @@ describe('an envelope is read', () => {
       assert.throws(() => readEnvelope(Buffer.from(members)).deliveryTag, DecodeError);
     }
     assert.equal(({} as Record<string, unknown>).redelivered, undefined);
+    for (const name of ['constructor', 'toString']) assert.equal(read.rawHeader(name), undefined);
   });
 });
 
