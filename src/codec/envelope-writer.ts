@@ -235,7 +235,9 @@ const OPEN = Buffer.from('{');
 const CLOSE = Buffer.from('}');
 
 function markedProperties(bytes: Buffer, place: Place | undefined): Buffer {
-  if (place === undefined) throw new DecodeError(`envelope: properties is missing (${bytes.length} bytes)`);
+  if (place === undefined || kindOf(bytes, place.start) === 'null') {
+    throw new DecodeError(`envelope: properties is missing (${bytes.length} bytes in all)`);
+  }
   let info: Place | undefined;
   if (kindOf(bytes, place.start) === 'an object') {
     const members = new Members(bytes, place.start);
