@@ -96,6 +96,21 @@ describe('parseUrl', () => {
     assert.equal(parseUrl('amqp://u:a@b@h').password, 'a@b');
   });
 
+  it('reads the path of a socket file in the place of a host', () => {
+    const url = 'redis+socket://u:p%40ss@/run/my%20redis.sock?virtual_host=3';
+    const parsed = parseUrl(url);
+    assert.deepEqual(parsed, {
+      transport: 'redis+socket',
+      hostname: '/run/my redis.sock',
+      userid: 'u',
+      password: 'p@ss',
+      virtualHost: '3',
+      alternates: [],
+    });
+    assert.equal(new Connection(url).asUri({ includePassword: true }), url);
+    assert.equal(parseUrl('redis+socket:///r.sock').virtualHost, undefined);
+  });
+
   it('never repeats a password in an error', () => {
     const secret = 'hunter2';
     const bad = [
@@ -109,7 +124,8 @@ describe('parseUrl', () => {
       `://u:${secret}@h`,
       `kafka://u:${secret}@h`,
       `amq://u:${secret}@h`,
-      `redis+socket://u:${secret}@/p`,
+      `redis+socket://u:${secret}@host/p`,
+      `redis+socket://u:${secret}@`,
       `amqp://a;amqp://u:${secret}@h:port`,
       ';',
     ];
