@@ -35,6 +35,11 @@ export class LineChild implements AsyncDisposable {
     return JSON.parse(await this.line());
   }
 
+  /** Writes a line to its standard input. */
+  tell(line: string): void {
+    this.#child.stdin.write(`${line}\n`);
+  }
+
   /** Ends its standard input. */
   end(): void {
     this.#child.stdin.end();
