@@ -4,14 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { inspect } from 'node:util';
-import {
-  AccessRefused,
-  ClosedError,
-  ConnectionError,
-  OperationalError,
-  TimeoutError,
-  TransportNotAvailable,
-} from '#src/errors';
+import { AccessRefused, ClosedError, ConnectionError, OperationalError, TimeoutError } from '#src/errors';
 import { Connection } from '#src/main/connection';
 import { withDeadline } from '#src/main/deadline';
 import { openAmqp } from '#src/main/transports/amqp/client';
@@ -224,16 +217,6 @@ describe('connecting to what is no broker', () => {
     const closing = connection.ensureConnection({ intervalStart: 1, errback: () => void connection.close() });
     await assert.rejects(closing, ClosedError);
     await assert.rejects(connection.ensureConnection({ maxRetrys: 1 } as object), { name: 'OptionError' });
-  });
-
-  it('cannot connect with transports that this version can only parse', async () => {
-    for (const url of ['redis://h', 'sentinel://h']) {
-      await assert.rejects(new Connection(url).connect(), (error: TransportNotAvailable) => {
-        assert.ok(error instanceof TransportNotAvailable);
-        assert.match(error.message, /connects with amqp, amqps/);
-        return true;
-      });
-    }
   });
 
   it('emits no error event that nobody listens to', async () => {

@@ -1,7 +1,6 @@
 /** Declaring, binding and deleting: kombu's sets and lists, and what only processes know. Errors have AMQP's reply codes. */
 import { randomUUID } from 'node:crypto';
 import type * as amqplib from 'amqplib';
-import { fromTable } from '../../../codec/amqp/plain-table.js';
 import type { RedisConnection } from './connection.js';
 import { type ExchangeType, TYPES } from './exchanges.js';
 import { refuse, warnOfArguments } from './refusal.js';
@@ -16,7 +15,7 @@ export class Catalog {
   async assertQueue(name: string, options: amqplib.Options.AssertQueue): Promise<amqplib.Replies.AssertQueue> {
     const queue = name === '' ? `amq.gen-${randomUUID()}` : name;
     const { exchanges } = this.#redis;
-    const args = fromTable(options.arguments);
+    const args = plain(options.arguments);
     const expires = options.expires ?? args['x-expires'];
     warnOfArguments(queue, args);
     if (typeof expires === 'number' && expires > 0) exchanges.expires.set(queue, Math.round(expires));
@@ -118,4 +117,11 @@ export class Catalog {
     exchanges.bindings.delete(name);
     await client.del(keys.bindings(name));
   }
+}
+
+/** Arguments as they were given: amqplib's way to give a value's type undone. */
+function plain(args: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+  const isTyped = (value: unknown): value is { readonly value: unknown } =>
+    typeof value === 'object' && value !== null && Object.hasOwn(value, '!');
+  return Object.fromEntries(Object.entries(args).map(([key, value]) => [key, isTyped(value) ? value.value : value]));
 }

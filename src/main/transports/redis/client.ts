@@ -19,7 +19,8 @@ export type Client = Redis & {
   mozukuTakeBuffer(keys: number, ...args: Argument[]): Promise<(number | Buffer)[]>;
   mozukuAck(keys: number, ...args: Argument[]): Promise<number>;
   mozukuRenew(keys: number, ...args: Argument[]): Promise<string[]>;
-  mozukuPutBack(keys: number, ...args: Argument[]): Promise<number>;
+  mozukuPutBackBuffer(keys: number, ...args: Argument[]): Promise<(number | Buffer)[]>;
+  mozukuRestoreBuffer(keys: number, ...args: Argument[]): Promise<(number | Buffer)[]>;
   mozukuOverdueBuffer(keys: number, ...args: Argument[]): Promise<Buffer[]>;
   mozukuPublish(keys: number, ...args: Argument[]): Promise<number>;
 };

@@ -5,10 +5,11 @@
  *
  *   taken ──▶ renewed every third of the visibility timeout ──▶ acked, or put back ──told──▶ forgotten
  */
-import type { KombuError } from '../../../errors.js';
+import { rewriteEnvelope } from '../../../codec/envelope.js';
+import { DecodeError, type KombuError, PreconditionFailed } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import type { Client } from './client.js';
-import { errorFromRedis } from './errors.js';
+import { errorFromRedis, errorOfReply } from './errors.js';
 import type { Keys } from './keys.js';
 
 /** Of one script: Lua takes no more than a few thousand arguments. */
@@ -30,6 +31,8 @@ export class Leases {
   #acked: string[] = [];
   #returned: Returned[] = [];
   #telling: Promise<void> | undefined;
+  /** What it was that could not be told last: told once, until something can be told again. */
+  #failure = '';
   /** Leases that were over when they were to be renewed: somebody else may have these messages. */
   lost = 0;
 
@@ -37,7 +40,7 @@ export class Leases {
   constructor(keys: Keys, visibilityTimeout: number, onError: (error: KombuError) => void) {
     this.#keys = keys;
     this.#onError = onError;
-    this.#timer = setInterval(() => void this.#renew(), Math.max(10, visibilityTimeout / 3));
+    this.#timer = setInterval(() => this.#onTime(), Math.max(10, visibilityTimeout / 3));
     this.#timer.unref();
   }
 
@@ -68,7 +71,7 @@ export class Leases {
   /** To the front of its list; of several that are told together the first will be first. */
   putBack(tag: string, list: string, envelope: Buffer): void {
     this.#held.delete(tag);
-    this.#returned.push({ tag, list, envelope });
+    this.#returned.push({ tag, list, envelope: redelivered(envelope) });
   }
 
   /** Tells what is to be told, if there is somebody to tell it to. */
@@ -89,29 +92,53 @@ export class Leases {
     clearInterval(this.#timer);
   }
 
+  #onTime(): void {
+    void this.#renew();
+    // What the server refused before it may take now.
+    this.flush();
+  }
+
   /** Never rejects. */
   async #tell(client: Client): Promise<void> {
     const { unacked, unackedIndex } = this.#keys;
     while (this.untold > 0 && this.#client === client) {
       const acked = this.#acked.splice(0, MOST);
-      const returned = this.#returned.splice(0, MOST / 2);
+      // The last ones first, for each goes in front of those before it.
+      const returned = this.#returned.splice(-MOST / 2);
       try {
         const asked: Promise<unknown>[] = [];
         if (acked.length > 0) asked.push(client.mozukuAck(2, unacked, unackedIndex, ...acked));
-        if (returned.length > 0) {
-          // Each goes in front of those before it.
-          const reversed = [...returned].reverse();
-          const lists = reversed.map(({ list }) => list);
-          const what = reversed.flatMap(({ tag, envelope }) => [tag, envelope]);
-          asked.push(client.mozukuPutBack(2 + lists.length, unacked, unackedIndex, ...lists, '', ...what));
-        }
+        if (returned.length > 0) asked.push(this.#putBack(client, returned));
         await withDeadline(Promise.all(asked), 'settling deliveries', TELL_TIMEOUT);
-      } catch (error) {
+        this.#failure = '';
+      } catch (cause) {
         this.#acked = [...acked, ...this.#acked];
-        this.#returned = [...returned, ...this.#returned];
-        if (this.#client === client) this.#onError(errorFromRedis(error, 'settling deliveries'));
+        this.#returned = [...this.#returned, ...returned];
+        if (this.#client !== client) return;
+        const error = errorFromRedis(cause, `settling deliveries in '${unacked}'`);
+        if (error.message === this.#failure) return;
+        this.#failure = error.message;
+        this.#onError(error);
         return;
       }
+    }
+  }
+
+  async #putBack(client: Client, returned: readonly Returned[]): Promise<void> {
+    const { unacked, unackedIndex } = this.#keys;
+    const reversed = [...returned].reverse();
+    const lists = reversed.map(({ list }) => list);
+    const what = reversed.flatMap(({ tag, envelope }) => [tag, envelope]);
+    const [, ...failed] = await client.mozukuPutBackBuffer(
+      2 + lists.length,
+      ...[unacked, unackedIndex, ...lists, '', ...what],
+    );
+    for (let i = 0; i < failed.length; i += 2) {
+      const { list } = reversed[(failed[i] as number) - 1]!;
+      const error = errorOfReply(failed[i + 1] as Buffer, `putting a delivery back into '${list}'`);
+      // It stays recorded, and is looked at again when its lease is over. Of anything else all is asked again.
+      if (!(error instanceof PreconditionFailed)) throw error;
+      this.#onError(error);
     }
   }
 
@@ -130,5 +157,15 @@ export class Leases {
     } catch (error) {
       if (this.#client === client) this.#onError(errorFromRedis(error, 'renewing leases'));
     }
+  }
+}
+
+/** One that cannot be read goes back as it is. */
+function redelivered(envelope: Buffer): Buffer {
+  try {
+    return rewriteEnvelope(envelope, { redelivered: true });
+  } catch (error) {
+    if (error instanceof DecodeError) return envelope;
+    throw error;
   }
 }

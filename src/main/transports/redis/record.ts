@@ -8,7 +8,7 @@ export interface UnackedRecord {
   readonly routingKey: string;
 }
 
-const [QUOTE, BACKSLASH, OPEN, CLOSE] = [0x22, 0x5c, 0x7b, 0x7d];
+const [QUOTE, BACKSLASH, OPEN, CLOSE, LIST] = [0x22, 0x5c, 0x7b, 0x7d, 0x5b];
 
 /** Where the JSON object that begins at `start` ends; -1: nowhere. */
 function endOfObject(bytes: Buffer, start: number): number {
@@ -34,22 +34,44 @@ function isEscaped(bytes: Buffer, at: number): boolean {
   return (at - before) % 2 === 1;
 }
 
-/** Throws `DecodeError` for what is no such list. */
+/** Two texts and the end of the list: what is before them is the envelope, whatever it is. */
+const END = /, ?("(?:[^"\\]|\\.)*"), ?("(?:[^"\\]|\\.)*")\]\s*$/;
+/** Characters of the longest end of one. */
+const LONGEST_END = 4096;
+
+function texts(json: string): [exchange: string, routingKey: string] | undefined {
+  try {
+    const found: unknown = JSON.parse(json);
+    if (!Array.isArray(found) || found.length !== 2) return undefined;
+    const [exchange, routingKey] = found as unknown[];
+    return typeof exchange === 'string' && typeof routingKey === 'string' ? [exchange, routingKey] : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+/** Throws `DecodeError` for what is no such list. An envelope that is no JSON object is found by what follows it. */
 export function readRecord(record: Buffer): UnackedRecord {
   const start = record.indexOf(OPEN);
-  const end = start < 0 ? -1 : endOfObject(record, start);
-  let rest: unknown;
-  try {
-    if (end > 0 && record.subarray(0, start).toString().trim() === '[') {
-      rest = JSON.parse(`[null${record.subarray(end).toString()}`);
+  const isList = record.subarray(0, Math.max(0, start)).toString().trim() === '[';
+  const end = isList ? endOfObject(record, start) : -1;
+  if (end > 0) {
+    const rest = record.subarray(end).toString();
+    const found = rest.trimStart().startsWith(',') ? texts(`[${rest.trimStart().slice(1)}`) : undefined;
+    if (found !== undefined) {
+      return { envelope: record.subarray(start, end), exchange: found[0], routingKey: found[1] };
     }
-  } catch {
-    // Told below.
   }
-  if (!Array.isArray(rest) || rest.length !== 3 || typeof rest[1] !== 'string' || typeof rest[2] !== 'string') {
-    throw new DecodeError('a record of deliveries is not a list of envelope, exchange and routing key');
+  const tail = record.latin1Slice(Math.max(0, record.length - LONGEST_END), record.length);
+  const match = END.exec(tail);
+  if (match !== null && record[0] === LIST) {
+    const at = record.length - tail.length + match.index;
+    // Two texts of UTF-8, read as bytes above.
+    const found = texts(`[${Buffer.from(`${match[1]},${match[2]}`, 'latin1').toString()}]`);
+    if (found !== undefined) return { envelope: record.subarray(1, at), exchange: found[0], routingKey: found[1] };
   }
-  return { envelope: record.subarray(start, end), exchange: rest[1], routingKey: rest[2] };
+  throw new DecodeError('a record of deliveries is not a list of envelope, exchange and routing key');
 }
 
 /** What follows the envelope in a record of ours. */

@@ -3,10 +3,10 @@
  * goes back to the front of its queue. Every consuming connection looks, ours and Python's; whoever comes first moves it.
  */
 import { readEnvelope, rewriteEnvelope } from '../../../codec/envelope.js';
-import { DecodeError, type KombuError, OperationalError } from '../../../errors.js';
+import { DecodeError, type KombuError, OperationalError, PreconditionFailed } from '../../../errors.js';
 import type { RedisOptions } from '../../../redis-options.js';
 import type { Client } from './client.js';
-import { errorFromRedis } from './errors.js';
+import { errorFromRedis, errorOfReply } from './errors.js';
 import type { Exchanges } from './exchanges.js';
 import { type Keys, topicPattern } from './keys.js';
 import { readRecord } from './record.js';
@@ -80,10 +80,10 @@ export class Restorer {
     let envelope: Buffer;
     try {
       const { envelope: bytes, exchange, routingKey } = readRecord(record);
-      const { priority } = readEnvelope(bytes);
+      const [priority, marked] = again(bytes);
       const queues = exchange === '' ? [routingKey] : await this.#route(exchange, routingKey);
       lists = queues.map((queue) => this.#keys.list(queue, priority));
-      envelope = rewriteEnvelope(bytes, { redelivered: true });
+      envelope = marked;
       if (lists.length === 0) {
         throw new OperationalError(`no queue is bound to '${exchange}' for '${routingKey}' any more`);
       }
@@ -91,9 +91,17 @@ export class Restorer {
       await this.#leave(tag, error);
       return;
     }
-    // Python's records do not say which of several queues it came from: all of them get it, as by Python. The last one ends it.
-    for (const list of lists.slice(1)) await this.#client.rpush(list, envelope);
-    this.restored += await this.#client.mozukuPutBack(3, unacked, unackedIndex, lists[0]!, latest, tag, envelope);
+    // Python's records do not say which of several queues it came from: all of them get it, as by Python.
+    const [count, place, text] = await this.#client.mozukuRestoreBuffer(
+      2 + lists.length,
+      ...[unacked, unackedIndex, ...lists, latest, tag, envelope],
+    );
+    this.restored += count as number;
+    if (place === undefined) return;
+    const failed = errorOfReply(text as Buffer, `putting it back into '${lists[(place as number) - 1]}'`);
+    // The same would befall the others; they are all looked at again.
+    if (!(failed instanceof PreconditionFailed)) throw failed;
+    await this.#leave(tag, failed);
   }
 
   /** It cannot be put back, and must not be lost, nor stand in the way of the others. */
@@ -117,5 +125,15 @@ export class Restorer {
       if (matched) queues.add(binding.queue);
     }
     return [...queues];
+  }
+}
+
+/** Its priority, and the envelope marked. One that cannot be read goes back as it is: who consumes it tells what is wrong. */
+function again(envelope: Buffer): [priority: number, envelope: Buffer] {
+  try {
+    return [readEnvelope(envelope).priority, rewriteEnvelope(envelope, { redelivered: true })];
+  } catch (error) {
+    if (error instanceof DecodeError) return [0, envelope];
+    throw error;
   }
 }

@@ -60,12 +60,13 @@ for l = 1, #KEYS - 2 do
     end
     if taken > 0 then
       if not noRecord then
-        local failed = redis.pcall('HSET', unacked, unpack(records))
+        -- a place in the index without a record is removed by whoever looks for leases that are over
+        local failed = redis.pcall('ZADD', index, unpack(scores))
         if type(failed) ~= 'table' or not failed.err then
-          failed = redis.pcall('ZADD', index, unpack(scores))
+          failed = redis.pcall('HSET', unacked, unpack(records))
         end
         if type(failed) == 'table' and failed.err then
-          -- they stay in the list; a record without its place in the index is overwritten or never read
+          -- they stay in the list
           for i = 1, 2 * taken do out[#out] = nil end
           out[#out + 1] = 0
           out[#out + 1] = failed.err
@@ -121,24 +122,58 @@ return lost`;
  *
  *   KEYS  unacked, unacked_index, the list of each
  *   ARGV  '' or a time (only those whose lease is not younger), then for each: tag, envelope
- *   gives how many were put back; what is not delivered any more is left alone
+ *   gives {how many were put back, for each that could not be: its place (from 1), error}; what is not delivered any more is left
+ *         alone, what could not be put back stays delivered
  */
 const PUT_BACK = `
 local latest = ARGV[1]
-local count = 0
+local out = { 0 }
 for i = 1, #KEYS - 2 do
   local tag = ARGV[2 * i]
   local score = redis.call('ZSCORE', KEYS[2], tag)
   if latest == '' or (score and tonumber(score) <= tonumber(latest)) then
+    local failed
     if redis.call('HEXISTS', KEYS[1], tag) == 1 then
-      redis.call('RPUSH', KEYS[i + 2], ARGV[2 * i + 1])
-      redis.call('HDEL', KEYS[1], tag)
-      count = count + 1
+      failed = redis.pcall('RPUSH', KEYS[i + 2], ARGV[2 * i + 1])
+      if type(failed) == 'table' and failed.err then
+        out[#out + 1] = i
+        out[#out + 1] = failed.err
+      else
+        failed = nil
+        redis.call('HDEL', KEYS[1], tag)
+        out[1] = out[1] + 1
+      end
     end
-    redis.call('ZREM', KEYS[2], tag)
+    if not failed then redis.call('ZREM', KEYS[2], tag) end
   end
 end
-return count`;
+return out`;
+
+/**
+ * Gives one delivery to every queue that it may have come from, in front: all of them, or none.
+ *
+ *   KEYS  unacked, unacked_index, list…
+ *   ARGV  '' or a time (only if its lease is not younger), tag, envelope
+ *   gives {1 if it was put back, else 0}, or {0, place of the list (from 1), error}
+ */
+const RESTORE = `
+local latest, tag = ARGV[1], ARGV[2]
+local score = redis.call('ZSCORE', KEYS[2], tag)
+if latest ~= '' and not (score and tonumber(score) <= tonumber(latest)) then return { 0 } end
+if redis.call('HEXISTS', KEYS[1], tag) == 0 then
+  redis.call('ZREM', KEYS[2], tag)
+  return { 0 }
+end
+for l = 3, #KEYS do
+  local failed = redis.pcall('RPUSH', KEYS[l], ARGV[3])
+  if type(failed) == 'table' and failed.err then
+    for done = 3, l - 1 do redis.call('RPOP', KEYS[done]) end
+    return { 0, l - 2, failed.err }
+  end
+end
+redis.call('HDEL', KEYS[1], tag)
+redis.call('ZREM', KEYS[2], tag)
+return { 1 }`;
 
 /**
  * Looks for deliveries whose lease is over.
@@ -209,6 +244,7 @@ export const SCRIPTS = {
   mozukuAck: { lua: ACK },
   mozukuRenew: { lua: RENEW },
   mozukuPutBack: { lua: PUT_BACK },
+  mozukuRestore: { lua: RESTORE },
   mozukuOverdue: { lua: OVERDUE },
   mozukuPublish: { lua: PUBLISH },
 } as const;

@@ -7,8 +7,7 @@
  *      └─── lost: 100 ms × 2, ± 20 %, ≤ 2 s ───────────────────┘
  */
 import { randomBytes } from 'node:crypto';
-import { rewriteEnvelope } from '../../../codec/envelope.js';
-import { ClosedError, DecodeError, KombuError } from '../../../errors.js';
+import { ClosedError, KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { declareQueue } from '../../entities/declare.js';
 import type { Outcome } from '../../runtime/dispatcher.js';
@@ -154,7 +153,7 @@ export class RedisSource implements Source {
         consumerTags: tags,
         prefetchCount: this.#options.prefetchCount,
         acked: (tag) => leases.ack(tag),
-        returned: (tag, list, envelope) => leases.putBack(tag, list, redelivered(envelope)),
+        returned: (tag, list, envelope) => leases.putBack(tag, list, envelope),
         taken: (tag) => leases.taken(tag),
         ended: () => this.#events.generationEnded(),
       });
@@ -276,13 +275,3 @@ export class RedisSource implements Source {
 
 /** More than one take can bring. */
 const SKIPPED = 1024;
-
-/** One that cannot be read goes back as it is. */
-function redelivered(envelope: Buffer): Buffer {
-  try {
-    return rewriteEnvelope(envelope, { redelivered: true });
-  } catch (error) {
-    if (error instanceof DecodeError) return envelope;
-    throw error;
-  }
-}
