@@ -20,6 +20,7 @@ export type Client = Redis & {
   mozukuAck(keys: number, ...args: Argument[]): Promise<number>;
   mozukuRenew(keys: number, ...args: Argument[]): Promise<string[]>;
   mozukuPutBack(keys: number, ...args: Argument[]): Promise<number>;
+  mozukuRestore(keys: number, ...args: Argument[]): Promise<number>;
   mozukuOverdueBuffer(keys: number, ...args: Argument[]): Promise<Buffer[]>;
   mozukuPublish(keys: number, ...args: Argument[]): Promise<number>;
 };

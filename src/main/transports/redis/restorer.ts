@@ -91,9 +91,9 @@ export class Restorer {
       await this.#leave(tag, error);
       return;
     }
-    // Python's records do not say which of several queues it came from: all of them get it, as by Python. The last one ends it.
-    for (const list of lists.slice(1)) await this.#client.rpush(list, envelope);
-    this.restored += await this.#client.mozukuPutBack(3, unacked, unackedIndex, lists[0]!, latest, tag, envelope);
+    // Python's records do not say which of several queues it came from: all of them get it, as by Python.
+    const keys = [unacked, unackedIndex, ...lists];
+    this.restored += await this.#client.mozukuRestore(keys.length, ...keys, latest, tag, envelope);
   }
 
   /** It cannot be put back, and must not be lost, nor stand in the way of the others. */

@@ -141,6 +141,26 @@ end
 return count`;
 
 /**
+ * Puts one delivery whose lease is over back into lists, in front of each. In one step for all of them: of several that restore
+ * at the same time one does.
+ *
+ *   KEYS  unacked, unacked_index, a list…
+ *   ARGV  the time up to which leases are over, tag, envelope
+ *   gives 1; 0 for what is not delivered any more, or renewed
+ */
+const RESTORE = `
+local tag = ARGV[2]
+local score = redis.call('ZSCORE', KEYS[2], tag)
+if not score or tonumber(score) > tonumber(ARGV[1]) then return 0 end
+local there = redis.call('HEXISTS', KEYS[1], tag)
+if there == 1 then
+  for i = 3, #KEYS do redis.call('RPUSH', KEYS[i], ARGV[3]) end
+  redis.call('HDEL', KEYS[1], tag)
+end
+redis.call('ZREM', KEYS[2], tag)
+return there`;
+
+/**
  * Looks for deliveries whose lease is over.
  *
  *   KEYS  unacked, unacked_index
@@ -209,6 +229,7 @@ export const SCRIPTS = {
   mozukuAck: { lua: ACK },
   mozukuRenew: { lua: RENEW },
   mozukuPutBack: { lua: PUT_BACK },
+  mozukuRestore: { lua: RESTORE },
   mozukuOverdue: { lua: OVERDUE },
   mozukuPublish: { lua: PUBLISH },
 } as const;
