@@ -8,7 +8,7 @@ import { pythonWithRedis } from './redis-python.js';
 
 /** Values that JSON has not are `{ $kind: text }` on the way there. */
 const PROGRAM = `
-import base64, datetime, decimal, json, logging, socket, sys, uuid
+import base64, datetime, decimal, json, logging, socket, sys, time, uuid
 import kombu, kombu.compression
 logging.disable(logging.CRITICAL)
 try:
@@ -92,7 +92,10 @@ def size(name): return channel._size(name)
 def purge(name): return channel.queue_purge(name)
 def delete(name): channel.queue_delete(name)
 def restore(tag): channel.qos.restore_by_tag(tag)
-def restore_visible(): channel.qos.restore_visible(num=channel.unacked_restore_limit, interval=1)
+def restore_visible(until):
+    'its sweep, for all that was delivered before this time'
+    channel.qos.visibility_timeout = time.time() - until
+    channel.qos.restore_visible(num=channel.unacked_restore_limit, interval=1)
 def simple_put(name, value, **more): connection.SimpleQueue(name, channel=channel).put(value, **more)
 def simple_get(name):
     # one consumer a queue and connection, as kombu has it
