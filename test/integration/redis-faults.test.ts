@@ -161,10 +161,11 @@ redisServerTest('a line that is cut at any byte', LIMIT, async () => {
   await using proxy = await TcpProxy.listen(server.url);
   await using load = new Load(proxy.url);
   await load.start();
-  let at = 0;
   for (let i = 0; i < 12; i++) {
-    for (const connection of proxy.live)
-      connection.cutAfter(connection.forwarded.toServer + 97 * i + (at += 13), i % 2 === 0 ? 'toServer' : 'toClient');
+    for (const connection of proxy.live) {
+      const way = i % 2 === 0 ? 'toServer' : 'toClient';
+      connection.cutAfter(connection.forwarded[way] + 1 + 110 * i, way);
+    }
     const seen = proxy.connections.length;
     await until('it is cut', () => proxy.connections.length > seen || proxy.live.length === 0, {
       timeoutMs: 5000,

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
 import { IllegalOperationError } from 'amqplib';
-import { ClosedError, type KombuError } from '../../../errors.js';
+import { ClosedError, type KombuError, ResourceError } from '../../../errors.js';
 import { isRecoverable } from '../reconnect.js';
 import type { OnSettled, Outgoing } from '../transport.js';
 import { Catalog } from './catalog.js';
@@ -256,10 +256,17 @@ export class RedisChannel extends EventEmitter {
     if (this.#gone) return;
     this.#gone = true;
     this.#illegal = 'Channel closed';
-    for (const consumption of this.#consumptions.values()) void consumption.stop();
+    const { leftovers } = this.#redis.exchanges;
+    for (const consumption of this.#consumptions.values()) {
+      leftovers.unsure(consumption.unsure);
+      void consumption.stop();
+    }
     this.#consumptions.clear();
+    for (const { taken } of this.#held.values()) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
     this.#held.clear();
-    this.#leases?.close();
+    this.#leases?.detach();
+    if (this.#leases !== undefined && this.#leases.untold > 0) leftovers.add(this.#leases);
+    else this.#leases?.close();
     this.#restorer?.close();
     this.emit('close');
   }
@@ -267,7 +274,7 @@ export class RedisChannel extends EventEmitter {
   /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
   readonly #onTrouble = (error: KombuError): void => {
     if (this.#gone) return;
-    if (isRecoverable(error)) {
+    if (isRecoverable(error) && !(error instanceof ResourceError)) {
       this.#redis.useless(error);
       return;
     }
@@ -283,8 +290,8 @@ export class RedisChannel extends EventEmitter {
 
   #deliver(consumption: Consumption, consumerTag: string, taken: Taken, onMessage: OnMessage): void {
     const deliveryTag = this.#hold(consumption, taken, taken.tag === undefined);
-    // Taken while it was closing: it goes back with the rest.
-    if (this.#illegal !== undefined) return;
+    // Taken while it was closing: it goes back with the rest, unless it is recorded nowhere.
+    if (this.#illegal !== undefined && taken.tag !== undefined) return;
     const message = received(taken.envelope, deliveryTag);
     const delivery = { ...message, fields: { ...message.fields, consumerTag } } as unknown as amqplib.ConsumeMessage;
     this.emit('delivery', delivery);

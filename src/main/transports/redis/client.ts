@@ -70,6 +70,8 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
     keepAlive: 30_000,
     noDelay: true,
     enableOfflineQueue: false,
+    // By INFO, which not every user may. `RedisConnection.open` looks by itself.
+    enableReadyCheck: false,
     maxRetriesPerRequest: null,
     autoResendUnfulfilledCommands: false,
     autoResubscribe: false,

@@ -25,7 +25,7 @@ const FIRST_LOOK = 5;
 const SMALL_TAKE_AFTER = 2;
 /** Of one take. */
 const MOST_MESSAGES = 512;
-const TAKE_TIMEOUT = 30_000;
+export const TAKE_TIMEOUT = 30_000;
 
 export interface TakerEvents {
   /** Messages of this queue for which there is room. */
@@ -66,6 +66,8 @@ export class Taker {
    */
   readonly #waiters = new Map<string, { readonly queue: number; readonly waiter: Waiter }>();
   #nextTag: number;
+  /** A take was asked for, and what it brought is not known. */
+  #isUnsure = false;
   #first = 0;
   #stopped = false;
   #taking: Promise<void> | undefined;
@@ -95,6 +97,12 @@ export class Taker {
   /** The next one that will be given. */
   get nextTag(): number {
     return this.#nextTag;
+  }
+
+  /** Of what the last take may have recorded without our hearing of it. */
+  get unsure(): string[] {
+    if (!this.#isUnsure || this.#options.noAck) return [];
+    return Array.from({ length: MOST_MESSAGES }, (_, i) => `${this.#options.tagPrefix}${this.#nextTag + i}`);
   }
 
   /** There is more room than before. */
@@ -176,8 +184,10 @@ export class Taker {
       ...lists.map(({ queue }) => queue + 1),
     ];
     try {
+      this.#isUnsure = true;
       const asked = this.#client.mozukuTakeBuffer(2 + lists.length, ...args);
       const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
+      this.#isUnsure = false;
       let count = 0;
       const failures = new Set<string>();
       for (let i = 0; i < found.length; i += 2) {
