@@ -45,12 +45,13 @@ export class Catalog {
     const { client, keys } = this.#redis;
     const lists = keys.lists(queue);
     const transaction = client.multi();
-    for (const list of lists) transaction.llen(list);
-    const replies = await transaction.del(...lists).exec();
+    // Not DEL: it would take away what is no list, and was never ours.
+    for (const list of lists) transaction.llen(list).ltrim(list, 1, 0);
+    const replies = (await transaction.exec()) ?? [];
     let messages = 0;
-    for (const [error, reply] of (replies ?? []).slice(0, -1)) {
+    for (const [error, reply] of replies) {
       if (error !== null) throw error;
-      messages += reply as number;
+      if (typeof reply === 'number') messages += reply;
     }
     return messages;
   }

@@ -62,7 +62,6 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
     ...where,
     ...login,
     ...(tls !== undefined && { tls }),
-    db: databaseOf(parameters),
     connectTimeout,
     connectionName: clientName ?? name ?? 'mozuku',
     lazyConnect: true,
@@ -104,8 +103,11 @@ export async function openClient(
     });
   });
   try {
+    const db = databaseOf(parameters);
+    // Not by ioredis: it stays in database 0 if the server refuses another one.
+    const connecting = client.connect().then(() => (db === 0 ? undefined : client.select(db)));
     await withDeadline(
-      client.connect(),
+      connecting,
       `connecting to ${locationOf(parameters)}`,
       parameters.connectTimeout,
       options.signal,

@@ -50,8 +50,11 @@ export class Restorer {
     try {
       while ((await this.#some()) === this.#options.unackedRestoreLimit);
     } catch (error) {
+      const { unacked, unackedIndex } = this.#keys;
       if (this.#client.status === 'ready')
-        this.#onError(errorFromRedis(error, 'looking for messages of dead consumers'));
+        this.#onError(
+          errorFromRedis(error, `looking for messages of dead consumers in '${unacked}' and '${unackedIndex}'`),
+        );
     } finally {
       this.#looking = false;
     }

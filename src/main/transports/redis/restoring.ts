@@ -65,13 +65,23 @@ export class Restoring {
       const binding = this.#keys.readBinding(member);
       if (binding === undefined || binding.queue === '') continue;
       const matched =
-        binding.isTopic || isTopic
-          ? new RegExp(topicPattern(binding.routingKey), 's').test(routingKey)
-          : binding.routingKey === routingKey;
+        binding.isTopic || isTopic ? matches(binding.routingKey, routingKey) : binding.routingKey === routingKey;
       if (matched) queues.add(binding.queue);
     }
     return [...queues];
   }
+}
+
+function matches(bindingKey: string, routingKey: string): boolean {
+  let pattern: RegExp;
+  try {
+    pattern = new RegExp(topicPattern(bindingKey));
+  } catch (error) {
+    // A `*` where it repeats nothing: Python cannot read it either.
+    if (error instanceof SyntaxError) return bindingKey === routingKey;
+    throw error;
+  }
+  return pattern.test(routingKey);
 }
 
 /** True for what is wrong with one delivery, and with no other. */
