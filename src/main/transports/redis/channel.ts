@@ -137,7 +137,7 @@ export class RedisChannel extends EventEmitter {
       }
       onSettled(error);
     };
-    return this.#redis.publisher.publish(message, settle, () => this.emit('drain'));
+    return this.#redis.publisher.publish(message, settle, this.#onDrain);
   }
 
   publish(
@@ -274,6 +274,9 @@ export class RedisChannel extends EventEmitter {
     this.#restorer?.close();
     this.emit('close');
   }
+
+  /** One for all publishes: the publisher tells each channel once. */
+  readonly #onDrain = (): void => void this.emit('drain');
 
   /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
   readonly #onTrouble = (error: KombuError): void => {
