@@ -128,6 +128,11 @@ export class Envelope {
     return table;
   }
 
+  /** Throws `DecodeError` for headers with an extended type that nobody knows, or with a value that is none of it. */
+  checkHeaders(): void {
+    if (this.#isExtended) void this.headers;
+  }
+
   /** One header as JSON has it, extended types as objects of two keys; undefined if there is none of the name. */
   rawHeader(name: string): unknown {
     return own(this.#rawHeaders(), name);

@@ -69,6 +69,8 @@ export class EnvelopeDelivery implements Delivery {
 
   decode(): unknown {
     const envelope = this.#envelope();
+    // kombu reads all of an envelope or nothing: what it would refuse does not run here.
+    envelope.checkHeaders();
     const { contentType, contentEncoding, compression, body } = envelope;
     return decodePayload(body, { contentType, contentEncoding, compression }, this.#limits);
   }

@@ -7,8 +7,12 @@ import { DEFAULT_MAX_DECODED_BYTES } from '../../codec/compression.js';
 import { decodePayload } from '../../codec/decode.js';
 import type { ExtendedTypes } from '../../codec/extended-types.js';
 import { prepareAcceptContent } from '../../codec/serialization.js';
+import type { DecodeError } from '../../errors.js';
 import { Message, type MessageProperties, type MessageTraits, type Settle } from '../../message.js';
 import type { Channel } from './channel.js';
+
+/** On a message of a transport that could not read it: what `decode()` throws. */
+export const BROKEN: unique symbol = Symbol('broken');
 
 export const DEFAULT_ACCEPT: readonly string[] = Object.freeze(['json', 'text', 'raw']);
 
@@ -54,6 +58,8 @@ export function messageFrom(
       // amqplib's content is a view into the bytes of a whole read from the socket.
       readBody: () => Buffer.from(content),
       decode: () => {
+        const broken = (raw as { readonly [BROKEN]?: DecodeError })[BROKEN];
+        if (broken !== undefined) throw broken;
         const compression: unknown = properties.headers?.compression;
         return decodePayload(
           content,

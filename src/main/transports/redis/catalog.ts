@@ -21,6 +21,8 @@ export class Catalog {
     if (typeof expires === 'number' && expires > 0) exchanges.expires.set(queue, Math.round(expires));
     else exchanges.expires.delete(queue);
     exchanges.queues.add(queue);
+    if (options.exclusive === true) this.#redis.passing.set(queue, 'exclusive');
+    else if (options.autoDelete === true) this.#redis.passing.set(queue, 'autoDelete');
     return { queue, messageCount: await this.size(queue), consumerCount: 0 };
   }
 
@@ -43,12 +45,13 @@ export class Catalog {
     const { client, keys } = this.#redis;
     const lists = keys.lists(queue);
     const transaction = client.multi();
-    for (const list of lists) transaction.llen(list);
-    const replies = await transaction.del(...lists).exec();
+    // Not DEL: it would take away what is no list, and was never ours.
+    for (const list of lists) transaction.llen(list).ltrim(list, 1, 0);
+    const replies = (await transaction.exec()) ?? [];
     let messages = 0;
-    for (const [error, reply] of (replies ?? []).slice(0, -1)) {
+    for (const [error, reply] of replies) {
       if (error !== null) throw error;
-      messages += reply as number;
+      if (typeof reply === 'number') messages += reply;
     }
     return messages;
   }
@@ -65,9 +68,21 @@ export class Catalog {
       }
     }
     exchanges.queues.delete(queue);
+    this.#redis.passing.delete(queue);
     exchanges.expires.delete(queue);
     exchanges.fanoutQueues.delete(queue);
     return messages;
+  }
+
+  /**
+   * At the end of a connection: its exclusive queues, and those of fanout exchanges that are to go with their consumers. Others may
+   * have consumers elsewhere, which nobody here knows of.
+   */
+  async deletePassing(): Promise<void> {
+    const { passing, exchanges } = this.#redis;
+    for (const [queue, why] of passing) {
+      if (why === 'exclusive' || exchanges.fanoutQueues.has(queue)) await this.deleteQueue(queue, false);
+    }
   }
 
   async bind(queue: string, exchange: string, routingKey: string): Promise<void> {

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
 import { IllegalOperationError } from 'amqplib';
-import { ClosedError, type KombuError } from '../../../errors.js';
+import { ClosedError, type KombuError, ResourceError } from '../../../errors.js';
 import { isRecoverable } from '../reconnect.js';
 import type { OnSettled, Outgoing } from '../transport.js';
 import { Catalog } from './catalog.js';
@@ -54,30 +54,32 @@ export class RedisChannel extends EventEmitter {
   // queues, exchanges
 
   assertQueue(name = '', options: amqplib.Options.AssertQueue = {}): Promise<amqplib.Replies.AssertQueue> {
-    return this.#ask(() => this.#catalog.assertQueue(name, options));
+    return this.#ask(`declaring the queue '${name}'`, () => this.#catalog.assertQueue(name, options));
   }
 
   checkQueue(name: string): Promise<amqplib.Replies.AssertQueue> {
-    return this.#ask(() => this.#catalog.checkQueue(name));
+    return this.#ask(`looking for the queue '${name}'`, () => this.#catalog.checkQueue(name));
   }
 
   deleteQueue(name: string, options: amqplib.Options.DeleteQueue = {}): Promise<amqplib.Replies.DeleteQueue> {
-    return this.#ask(async () => ({ messageCount: await this.#catalog.deleteQueue(name, options.ifEmpty === true) }));
+    return this.#ask(`deleting the queue '${name}'`, async () => ({
+      messageCount: await this.#catalog.deleteQueue(name, options.ifEmpty === true),
+    }));
   }
 
   purgeQueue(name: string): Promise<amqplib.Replies.PurgeQueue> {
-    return this.#ask(async () => ({ messageCount: await this.#catalog.purge(name) }));
+    return this.#ask(`purging the queue '${name}'`, async () => ({ messageCount: await this.#catalog.purge(name) }));
   }
 
   bindQueue(queue: string, exchange: string, routingKey: string): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask(`binding the queue '${queue}' to '${exchange}'`, async () => {
       await this.#catalog.bind(queue, exchange, routingKey);
       return {};
     });
   }
 
   unbindQueue(queue: string, exchange: string, routingKey: string): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask(`unbinding the queue '${queue}' from '${exchange}'`, async () => {
       await this.#catalog.unbind(queue, exchange, routingKey);
       return {};
     });
@@ -88,28 +90,30 @@ export class RedisChannel extends EventEmitter {
     type: string,
     options: amqplib.Options.AssertExchange = {},
   ): Promise<amqplib.Replies.AssertExchange> {
-    return this.#ask(async () => {
+    return this.#ask(`declaring the exchange '${exchange}'`, async () => {
       this.#catalog.assertExchange(exchange, type, options);
       return { exchange };
     });
   }
 
   checkExchange(exchange: string): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask(`looking for the exchange '${exchange}'`, async () => {
       await this.#catalog.checkExchange(exchange);
       return {};
     });
   }
 
   deleteExchange(exchange: string): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask(`deleting the exchange '${exchange}'`, async () => {
       await this.#catalog.deleteExchange(exchange);
       return {};
     });
   }
 
   bindExchange(): Promise<amqplib.Replies.Empty> {
-    return this.#ask(() => Promise.reject(refuse(540, 'NOT_IMPLEMENTED - Redis binds no exchange to another')));
+    return this.#ask('binding an exchange', () =>
+      Promise.reject(refuse(540, 'NOT_IMPLEMENTED - Redis binds no exchange to another')),
+    );
   }
 
   unbindExchange(): Promise<amqplib.Replies.Empty> {
@@ -133,7 +137,7 @@ export class RedisChannel extends EventEmitter {
       }
       onSettled(error);
     };
-    return this.#redis.publisher.publish(message, settle, () => this.emit('drain'));
+    return this.#redis.publisher.publish(message, settle, this.#onDrain);
   }
 
   publish(
@@ -157,7 +161,7 @@ export class RedisChannel extends EventEmitter {
     onMessage: OnMessage,
     options: amqplib.Options.Consume = {},
   ): Promise<amqplib.Replies.Consume> {
-    return this.#ask(async () => {
+    return this.#ask(`consuming from '${queue}'`, async () => {
       const consumerTag = options.consumerTag || `amq.ctag-${randomUUID()}`;
       if (this.#consumptions.has(consumerTag)) {
         throw refuse(406, `PRECONDITION_FAILED - the consumer tag '${consumerTag}' is used on this channel already`);
@@ -189,7 +193,7 @@ export class RedisChannel extends EventEmitter {
   }
 
   cancel(consumerTag: string): Promise<amqplib.Replies.Cancel> {
-    return this.#ask(async () => {
+    return this.#ask(`cancelling '${consumerTag}'`, async () => {
       const consumption = this.#consumptions.get(consumerTag);
       await consumption?.stop();
       this.#consumptions.delete(consumerTag);
@@ -198,7 +202,7 @@ export class RedisChannel extends EventEmitter {
   }
 
   get(queue: string, options: amqplib.Options.Get = {}): Promise<amqplib.GetMessage | false> {
-    return this.#ask(async () => {
+    return this.#ask(`getting a message of '${queue}'`, async () => {
       const noAck = options.noAck === true;
       const taken = await Consumption.one(this.#redis, queue, noAck);
       if (taken === undefined) return false;
@@ -210,14 +214,14 @@ export class RedisChannel extends EventEmitter {
   }
 
   prefetch(count: number): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask('setting the prefetch count', async () => {
       this.#prefetch = count;
       return {};
     });
   }
 
   recover(): Promise<amqplib.Replies.Empty> {
-    return this.#ask(async () => {
+    return this.#ask('giving back what is not settled', async () => {
       await this.#giveBack();
       return {};
     });
@@ -256,18 +260,28 @@ export class RedisChannel extends EventEmitter {
     if (this.#gone) return;
     this.#gone = true;
     this.#illegal = 'Channel closed';
-    for (const consumption of this.#consumptions.values()) void consumption.stop();
+    const { leftovers } = this.#redis.exchanges;
+    for (const consumption of this.#consumptions.values()) {
+      leftovers.unsure(consumption.unsure);
+      void consumption.stop();
+    }
     this.#consumptions.clear();
+    for (const { taken } of this.#held.values()) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
     this.#held.clear();
-    this.#leases?.close();
+    this.#leases?.detach();
+    if (this.#leases !== undefined && this.#leases.untold > 0) leftovers.add(this.#leases);
+    else this.#leases?.close();
     this.#restorer?.close();
     this.emit('close');
   }
 
+  /** One for all publishes: the publisher tells each channel once. */
+  readonly #onDrain = (): void => void this.emit('drain');
+
   /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
   readonly #onTrouble = (error: KombuError): void => {
     if (this.#gone) return;
-    if (isRecoverable(error)) {
+    if (isRecoverable(error) && !(error instanceof ResourceError)) {
       this.#redis.useless(error);
       return;
     }
@@ -283,8 +297,8 @@ export class RedisChannel extends EventEmitter {
 
   #deliver(consumption: Consumption, consumerTag: string, taken: Taken, onMessage: OnMessage): void {
     const deliveryTag = this.#hold(consumption, taken, taken.tag === undefined);
-    // Taken while it was closing: it goes back with the rest.
-    if (this.#illegal !== undefined) return;
+    // Taken while it was closing: it goes back with the rest, unless it is recorded nowhere.
+    if (this.#illegal !== undefined && taken.tag !== undefined) return;
     const message = received(taken.envelope, deliveryTag);
     const delivery = { ...message, fields: { ...message.fields, consumerTag } } as unknown as amqplib.ConsumeMessage;
     this.emit('delivery', delivery);
@@ -341,13 +355,13 @@ export class RedisChannel extends EventEmitter {
     if (this.#illegal !== undefined) throw new IllegalOperationError(this.#illegal);
   }
 
-  async #ask<T>(work: () => Promise<T>): Promise<T> {
+  async #ask<T>(doing: string, work: () => Promise<T>): Promise<T> {
     this.#mustBeOpen();
     try {
       return await work();
     } catch (error) {
       if (error instanceof Error && typeof (error as { code?: unknown }).code === 'number') throw error;
-      throw errorFromRedis(error, 'asking Redis');
+      throw errorFromRedis(error, doing);
     }
   }
 }

@@ -2,6 +2,7 @@
  * Sockets to Redis by ioredis. A client lives once: it neither reconnects nor sends anything again by itself, for it cannot
  * know what may be asked twice. Whoever owns it makes a new one.
  */
+import { isIP } from 'node:net';
 import { type RedisOptions as ClientOptions, Redis } from 'ioredis';
 import { ConnectionError, InvalidPath, type KombuError, OptionError } from '../../../errors.js';
 import { redisTransportOptions } from '../../../redis-options.js';
@@ -41,7 +42,8 @@ export function locationOf(parameters: ConnectionParameters): string {
 async function clientOptions(parameters: ConnectionParameters, name: string | undefined): Promise<ClientOptions> {
   const { hostname, port, userid, password, ssl, connectTimeout, transport, transportOptions } = parameters;
   const { masterName, sentinelKwargs, clientName } = redisTransportOptions(transportOptions);
-  const tls = ssl === false ? undefined : { servername: hostname, ...(await tlsOptions(ssl)) };
+  const tls =
+    ssl === false ? undefined : { ...(isIP(hostname) === 0 && { servername: hostname }), ...(await tlsOptions(ssl)) };
   const login = { ...(userid !== undefined && { username: userid }), ...(password !== undefined && { password }) };
   if (transport === 'sentinel' && masterName === undefined) {
     throw new OptionError("transportOptions: with sentinel:// the option 'masterName' is required");
@@ -64,7 +66,6 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
     ...where,
     ...login,
     ...(tls !== undefined && { tls }),
-    db: databaseOf(parameters),
     connectTimeout,
     connectionName: clientName ?? name ?? 'mozuku',
     lazyConnect: true,
@@ -72,6 +73,8 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
     keepAlive: 30_000,
     noDelay: true,
     enableOfflineQueue: false,
+    // By INFO, which not every user may. `RedisConnection.open` looks by itself.
+    enableReadyCheck: false,
     maxRetriesPerRequest: null,
     autoResendUnfulfilledCommands: false,
     autoResubscribe: false,
@@ -104,8 +107,11 @@ export async function openClient(
     });
   });
   try {
+    const db = databaseOf(parameters);
+    // Not by ioredis: it stays in database 0 if the server refuses another one.
+    const connecting = client.connect().then(() => (db === 0 ? undefined : client.select(db)));
     await withDeadline(
-      client.connect(),
+      connecting,
       `connecting to ${locationOf(parameters)}`,
       parameters.connectTimeout,
       options.signal,

@@ -8,6 +8,7 @@ import { type RedisOptions, redisTransportOptions } from '../../../redis-options
 import { withDeadline } from '../../deadline.js';
 import type { ConnectionParameters } from '../../url.js';
 import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
+import { Catalog } from './catalog.js';
 import type { RedisChannel } from './channel.js';
 import { type Client, databaseOf, locationOf, openClient } from './client.js';
 import { errorFromRedis } from './errors.js';
@@ -15,6 +16,7 @@ import { type Exchanges, exchangesOf } from './exchanges.js';
 import { Keys } from './keys.js';
 import { RedisModel } from './model.js';
 import { RedisPublisher } from './publisher.js';
+import { PULSE, watchPulse } from './pulse.js';
 import { Subscriptions } from './subscriptions.js';
 
 export class RedisConnection implements BrokerConnection {
@@ -29,6 +31,10 @@ export class RedisConnection implements BrokerConnection {
   readonly subscriptions: Subscriptions;
   /** The server knows BLMOVE. */
   readonly canBlock: boolean;
+  /** Queues that it declared and that do not outlive it. */
+  readonly passing = new Map<string, 'exclusive' | 'autoDelete'>();
+  /** Seconds between looks whether the server is there. */
+  readonly heartbeat: number;
   readonly #channels: () => Promise<void>;
   #open = true;
   #closing = false;
@@ -51,10 +57,15 @@ export class RedisConnection implements BrokerConnection {
       this.useless(error),
     );
     this.subscriptions = new Subscriptions(parameters, (reason) => this.useless(reason));
+    this.heartbeat = parameters.heartbeat ?? PULSE;
+    const calm = watchPulse(client, this.heartbeat, locationOf(parameters), (error) => this.useless(error));
     const model = new RedisModel(this);
+    // `ended` tells of it; without a listener it would be thrown at whoever closes the socket.
+    model.on('error', () => undefined);
     this.#channels = () => model.closeChannels();
     this.model = model as unknown as amqplib.ChannelModel;
     this.ended = ended.then((reason) => {
+      calm();
       this.#open = false;
       if (!this.#closing) this.#reason ??= reason;
       void this.subscriptions.close();
@@ -66,14 +77,16 @@ export class RedisConnection implements BrokerConnection {
   static async open(parameters: ConnectionParameters, options: OpenOptions = {}): Promise<RedisConnection> {
     const { client, ended } = await openClient(parameters, options);
     try {
-      const info = await withDeadline(
-        client.info('server'),
-        `asking ${locationOf(parameters)} for its version`,
-        parameters.connectTimeout,
-        options.signal,
-      );
-      const version = /redis_version:([\d.]+)/.exec(info)?.[1]?.split('.').map(Number) ?? [];
-      return new RedisConnection(parameters, client, ended, version);
+      const asking = (async () => {
+        const version = await versionOf(client, locationOf(parameters));
+        const made = new RedisConnection(parameters, client, ended, version);
+        // A server that is loading, or lets us read nothing, says so here.
+        await client.exists(made.keys.unacked);
+        await made.exchanges.leftovers.giveBack(made);
+        return made;
+      })();
+      const doing = `asking ${locationOf(parameters)} whether it is ready`;
+      return await withDeadline(asking, doing, parameters.connectTimeout, options.signal);
     } catch (error) {
       client.disconnect();
       if (options.signal?.aborted) throw error;
@@ -105,7 +118,8 @@ export class RedisConnection implements BrokerConnection {
     if (this.#closing) return;
     this.#closing = true;
     // What channels hold goes back to its queues.
-    await withDeadline(this.#channels(), 'closing channels', milliseconds).catch(() => undefined);
+    const ending = this.#channels().then(() => new Catalog(this).deletePassing());
+    await withDeadline(ending, 'closing channels', milliseconds).catch(() => undefined);
     this.publisher.close();
     if (!this.#open) return;
     try {
@@ -121,4 +135,22 @@ export class RedisConnection implements BrokerConnection {
     this.#reason ??= new ConnectionError(`the connection to ${locationOf(this.parameters)} was cut`);
     this.client.disconnect();
   }
+}
+
+/** Of a server that is a primary; of one that is too old to tell: none. Asked by HELLO, which every user may. */
+async function versionOf(client: Client, where: string): Promise<readonly number[]> {
+  let facts: unknown;
+  try {
+    facts = await client.call('HELLO');
+  } catch (error) {
+    // Before Redis 6.
+    if (error instanceof Error && /unknown command/i.test(error.message)) return [];
+    throw error;
+  }
+  const pairs = facts as unknown[];
+  const fact = (name: string): string => String(pairs[pairs.indexOf(name) + 1]);
+  if (fact('role') === 'slave' || fact('role') === 'replica') {
+    throw new ConnectionError(`${where} is a replica, which takes no messages`);
+  }
+  return fact('version').split('.').map(Number);
 }

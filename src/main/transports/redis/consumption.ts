@@ -1,10 +1,11 @@
 /** Messages of one queue for one consumer of a channel: taken from its lists, or heard of its fanout exchange. */
 import { randomUUID } from 'node:crypto';
 import type { KombuError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
 import type { RedisConnection } from './connection.js';
 import { errorOfReply } from './errors.js';
 import { recordEnd } from './record.js';
-import { Taker } from './taker.js';
+import { TAKE_TIMEOUT, Taker } from './taker.js';
 
 export interface Taken {
   /** Of the record; undefined: there is none. */
@@ -73,6 +74,11 @@ export class Consumption {
     this.#taker?.wake();
   }
 
+  /** Of what may be recorded without our hearing of it; to ask for when the connection is lost. */
+  get unsure(): string[] {
+    return this.#taker?.unsure ?? [];
+  }
+
   /** No more messages once this has resolved. */
   async stop(): Promise<void> {
     await Promise.all([this.#taker?.stop(), this.#unsubscribe?.()]);
@@ -83,11 +89,15 @@ export class Consumption {
     const { client, keys } = redis;
     const tagPrefix = `${randomUUID()}:`;
     const lists = keys.lists(queue);
-    const found = await client.mozukuTakeBuffer(
-      2 + lists.length,
-      ...[keys.unacked, keys.unackedIndex, ...lists, 1, 1, tagPrefix, 1, noAck ? '1' : '', 1, 1, recordEnd(queue)],
-      ...lists.map(() => 1),
-    );
+    const args = [keys.unacked, keys.unackedIndex, ...lists, 1, 1, tagPrefix, 1, noAck ? '1' : '', 1, 1];
+    let found: (number | Buffer)[];
+    try {
+      const asked = client.mozukuTakeBuffer(2 + lists.length, ...args, recordEnd(queue), ...lists.map(() => 1));
+      found = await withDeadline(asked, `taking a message of the queue '${queue}'`, TAKE_TIMEOUT);
+    } catch (error) {
+      if (!noAck) redis.exchanges.leftovers.unsure([`${tagPrefix}1`]);
+      throw error;
+    }
     // Lists that cannot be read come with their error, and need not be the last.
     const at = found.findIndex((each) => typeof each === 'number' && each > 0);
     if (at >= 0) {

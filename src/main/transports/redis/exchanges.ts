@@ -2,6 +2,8 @@
  * What exchanges are. Redis keeps bindings and no exchanges, so each process knows those that it declared itself, for all its
  * connections to one database; one that nobody declared here is a direct exchange, as for kombu.
  */
+import { Leftovers } from './leftovers.js';
+
 export type ExchangeType = 'direct' | 'topic' | 'fanout';
 
 export interface ExchangeFacts {
@@ -23,6 +25,8 @@ export class Exchanges {
   readonly fanoutQueues = new Map<string, FanoutBinding>();
   /** Milliseconds after which a queue that nobody publishes to is gone. */
   readonly expires = new Map<string, number>();
+  /** Of connections that were lost. */
+  readonly leftovers = new Leftovers();
   /** Declared by this process. */
   readonly queues = new Set<string>();
   /** Members of the sets of bindings that this process added, by exchange. */

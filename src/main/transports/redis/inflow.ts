@@ -3,6 +3,8 @@
  * that has no place, so what finds none all the same (it was larger than others) waits here and nothing more is asked for.
  */
 import { envelopePrefix, writeEnvelopeDelivery } from '../../../codec/amqp/write-envelope.js';
+import { readEnvelope } from '../../../codec/envelope.js';
+import { DecodeError } from '../../../errors.js';
 import { now } from '../../../pool/clock.js';
 import { NONE } from '../../../pool/lane.js';
 import { verdict } from '../../../pool/layout.js';
@@ -143,10 +145,12 @@ export class Inflow {
     const free = new Set(this.#freeEntries);
     const held = this.#tags
       .map((tag, entry) => ({ tag, entry }))
-      .filter(({ entry }) => !free.has(entry) && this.#places[entry]!.list !== HEARD)
-      .sort((a, b) => a.tag - b.tag);
-    for (const { entry } of held) this.settle(entry, verdict.REQUEUE);
-    for (const each of [...this.#waiting, ...this.#parked]) this.#return(each);
+      .filter(({ entry }) => !free.has(entry) && this.#places[entry]!.list !== HEARD);
+    const unplaced = [...this.#parked, ...this.#waiting].map((each) => ({ tag: each.tag, each }));
+    for (const one of [...held, ...unplaced].sort((a, b) => a.tag - b.tag)) {
+      if ('each' in one) this.#return(one.each);
+      else this.settle(one.entry, verdict.REQUEUE);
+    }
     this.#waiting = [];
     this.#parked = [];
     this.#alive = false;
@@ -159,21 +163,22 @@ export class Inflow {
     const { queue, list, tag, envelope } = message;
     const { dispatcher, memory, arena, maxMessageBytes, oversize, onTooLarge, onSwallowed } = this.#sink;
     const prefix = this.#prefixes[queue]!;
-    const tooLarge = envelope.length > maxMessageBytes;
+    const tooLarge = envelope.length > maxMessageBytes && bodyBytes(envelope) > maxMessageBytes;
     if (tooLarge && oversize !== undefined) {
       dispatcher.countReceived(false);
       dispatcher.count(oversize);
       this.#unsettled[queue]!--;
-      const name = `${this.#options.prefix}${tag}`;
-      if (oversize === verdict.REQUEUE) this.#options.returned(name, this.lists[queue]![list]!, envelope);
-      else if (list !== HEARD) this.#options.acked(name);
+      if (oversize === verdict.REQUEUE) this.#return(message);
+      else if (list !== HEARD) this.#options.acked(`${this.#options.prefix}${tag}`);
       onSwallowed(envelope.length, true);
       return true;
     }
     if (dispatcher.used >= memory.slotCount) return false;
     if (prefix.length + envelope.length + 16 > arena.largestFitting) {
       dispatcher.countReceived(false);
-      this.#parked.push({ ...message, since: now() });
+      // Of one that was heard nothing is kept: nobody would have it again.
+      if (list === HEARD) this.#unsettled[queue]!--;
+      else this.#parked.push({ ...message, envelope: Buffer.from(envelope), since: now() });
       onSwallowed(envelope.length, false);
       return true;
     }
@@ -191,7 +196,17 @@ export class Inflow {
     const index = dispatcher.accept(start, length, Math.floor(tag / 2 ** 32), tag | 0, false, entry, tooLarge);
     if (index === NONE) throw new RangeError('a slot was free a moment ago');
     this.#unshown = true;
-    if (tooLarge) onTooLarge(index, envelope.length);
+    if (tooLarge) onTooLarge(index, bodyBytes(envelope));
     return true;
+  }
+}
+
+/** Of the body, in an envelope that is long; of one that cannot be read, all of it. */
+function bodyBytes(envelope: Buffer): number {
+  try {
+    return readEnvelope(envelope).body.length;
+  } catch (error) {
+    if (error instanceof DecodeError) return envelope.length;
+    throw error;
   }
 }

@@ -155,7 +155,8 @@ export class Leases {
         for (const tag of lost) if (this.#held.delete(tag)) this.lost++;
       }
     } catch (error) {
-      if (this.#client === client) this.#onError(errorFromRedis(error, 'renewing leases'));
+      if (this.#client === client)
+        this.#onError(errorFromRedis(error, `renewing leases in '${this.#keys.unackedIndex}'`));
     }
   }
 }

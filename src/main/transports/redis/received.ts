@@ -1,17 +1,16 @@
 /** A message as amqplib gives it, of an envelope. */
 import { readEnvelope } from '../../../codec/envelope.js';
 import { DecodeError } from '../../../errors.js';
+import { BROKEN } from '../../entities/delivery.js';
 
 export interface Received {
   readonly fields: Readonly<Record<string, unknown>>;
   readonly properties: Readonly<Record<string, unknown>>;
   readonly content: Buffer;
+  readonly [BROKEN]?: DecodeError;
 }
 
-/** Says what its envelope was broken by; the content is the envelope then. */
-export const BROKEN_HEADER = 'x-mozuku-broken-envelope';
-
-/** Never throws: what cannot be read fails its message when it is decoded, for it has a content type that nobody accepts. */
+/** Never throws: what cannot be read fails its message when it is decoded; its content is the envelope then. */
 export function received(bytes: Buffer, deliveryTag: number): Received {
   try {
     const envelope = readEnvelope(bytes);
@@ -25,8 +24,9 @@ export function received(bytes: Buffer, deliveryTag: number): Received {
     if (!(error instanceof DecodeError)) throw error;
     return {
       fields: { deliveryTag, redelivered: false, exchange: '', routingKey: '' },
-      properties: { contentType: 'application/x-broken-envelope', headers: { [BROKEN_HEADER]: error.message } },
+      properties: { headers: {} },
       content: bytes,
+      [BROKEN]: error,
     };
   }
 }

@@ -2,19 +2,18 @@
  * Gives the messages of dead consumers to others: what was taken and neither settled nor renewed within the visibility timeout
  * goes back to the front of its queue. Every consuming connection looks, ours and Python's; whoever comes first moves it.
  */
-import { readEnvelope, rewriteEnvelope } from '../../../codec/envelope.js';
-import { DecodeError, type KombuError, OperationalError, PreconditionFailed } from '../../../errors.js';
+import { type KombuError, OperationalError } from '../../../errors.js';
 import type { RedisOptions } from '../../../redis-options.js';
 import type { Client } from './client.js';
-import { errorFromRedis, errorOfReply } from './errors.js';
+import { errorFromRedis } from './errors.js';
 import type { Exchanges } from './exchanges.js';
-import { type Keys, topicPattern } from './keys.js';
-import { readRecord } from './record.js';
+import type { Keys } from './keys.js';
+import { isOfOne, Restoring } from './restoring.js';
 
 export class Restorer {
   readonly #client: Client;
   readonly #keys: Keys;
-  readonly #exchanges: Exchanges;
+  readonly #restoring: Restoring;
   readonly #options: RedisOptions;
   readonly #onError: (error: KombuError) => void;
   readonly #timer: NodeJS.Timeout;
@@ -31,7 +30,7 @@ export class Restorer {
   ) {
     this.#client = client;
     this.#keys = keys;
-    this.#exchanges = exchanges;
+    this.#restoring = new Restoring(client, keys, exchanges);
     this.#options = options;
     this.#onError = onError;
     const every = Math.min(options.unackedRestoreInterval, options.visibilityTimeout / 4);
@@ -51,8 +50,11 @@ export class Restorer {
     try {
       while ((await this.#some()) === this.#options.unackedRestoreLimit);
     } catch (error) {
+      const { unacked, unackedIndex } = this.#keys;
       if (this.#client.status === 'ready')
-        this.#onError(errorFromRedis(error, 'looking for messages of dead consumers'));
+        this.#onError(
+          errorFromRedis(error, `looking for messages of dead consumers in '${unacked}' and '${unackedIndex}'`),
+        );
     } finally {
       this.#looking = false;
     }
@@ -75,65 +77,19 @@ export class Restorer {
   }
 
   async #restore(latest: string, tag: string, record: Buffer): Promise<void> {
-    const { unacked, unackedIndex } = this.#keys;
-    let lists: string[];
-    let envelope: Buffer;
     try {
-      const { envelope: bytes, exchange, routingKey } = readRecord(record);
-      const [priority, marked] = again(bytes);
-      const queues = exchange === '' ? [routingKey] : await this.#route(exchange, routingKey);
-      lists = queues.map((queue) => this.#keys.list(queue, priority));
-      envelope = marked;
-      if (lists.length === 0) {
-        throw new OperationalError(`no queue is bound to '${exchange}' for '${routingKey}' any more`);
-      }
+      this.restored += await this.#restoring.restore(latest, tag, record);
     } catch (error) {
+      // What would befall the others as well ends the look; all are looked at again.
+      if (!isOfOne(error)) throw error;
       await this.#leave(tag, error);
-      return;
     }
-    // Python's records do not say which of several queues it came from: all of them get it, as by Python.
-    const [count, place, text] = await this.#client.mozukuRestoreBuffer(
-      2 + lists.length,
-      ...[unacked, unackedIndex, ...lists, latest, tag, envelope],
-    );
-    this.restored += count as number;
-    if (place === undefined) return;
-    const failed = errorOfReply(text as Buffer, `putting it back into '${lists[(place as number) - 1]}'`);
-    // The same would befall the others; they are all looked at again.
-    if (!(failed instanceof PreconditionFailed)) throw failed;
-    await this.#leave(tag, failed);
   }
 
   /** It cannot be put back, and must not be lost, nor stand in the way of the others. */
-  async #leave(tag: string, cause: unknown): Promise<void> {
-    if (!(cause instanceof DecodeError) && !(cause instanceof OperationalError)) throw cause;
+  async #leave(tag: string, cause: KombuError): Promise<void> {
     await this.#client.mozukuRenew(1, this.#keys.unackedIndex, tag);
     const where = `the delivery '${tag}' in '${this.#keys.unacked}'`;
     this.#onError(new OperationalError(`${where} cannot be given to another consumer: ${cause.message}`, { cause }));
-  }
-
-  async #route(exchange: string, routingKey: string): Promise<string[]> {
-    const isTopic = this.#exchanges.typeOf(exchange) === 'topic';
-    const queues = new Set<string>();
-    for (const member of await this.#client.smembers(this.#keys.bindings(exchange))) {
-      const binding = this.#keys.readBinding(member);
-      if (binding === undefined || binding.queue === '') continue;
-      const matches = binding.isTopic || isTopic;
-      const matched = matches
-        ? new RegExp(topicPattern(binding.routingKey)).test(routingKey)
-        : binding.routingKey === routingKey;
-      if (matched) queues.add(binding.queue);
-    }
-    return [...queues];
-  }
-}
-
-/** Its priority, and the envelope marked. One that cannot be read goes back as it is: who consumes it tells what is wrong. */
-function again(envelope: Buffer): [priority: number, envelope: Buffer] {
-  try {
-    return [readEnvelope(envelope).priority, rewriteEnvelope(envelope, { redelivered: true })];
-  } catch (error) {
-    if (error instanceof DecodeError) return [0, envelope];
-    throw error;
   }
 }

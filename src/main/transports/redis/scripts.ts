@@ -30,6 +30,9 @@ for q = 1, queues do
   ends[q] = ARGV[6 + 2 * q]
 end
 local out = {}
+-- A server that is full refuses a script's first write if that may need room, and those after it not: what is taken frees as much.
+local ready = redis.pcall('ZREM', index, '')
+if type(ready) == 'table' and ready.err then return { 0, ready.err } end
 for l = 1, #KEYS - 2 do
   local key = KEYS[l + 2]
   local q = tonumber(ARGV[6 + 2 * queues + l])
@@ -108,6 +111,8 @@ const RENEW = `
 local time = redis.call('TIME')
 local score = string.format('%d.%06d', tonumber(time[1]), tonumber(time[2]))
 local lost = {}
+-- as above: a server that is full must not end leases
+redis.call('ZREM', KEYS[1], '')
 for i = 1, #ARGV do
   if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
     redis.call('ZADD', KEYS[1], score, ARGV[i])
@@ -128,6 +133,8 @@ return lost`;
 const PUT_BACK = `
 local latest = ARGV[1]
 local out = { 0 }
+-- as above: also a full server takes back
+redis.call('ZREM', KEYS[2], '')
 for i = 1, #KEYS - 2 do
   local tag = ARGV[2 * i]
   local score = redis.call('ZSCORE', KEYS[2], tag)
@@ -158,6 +165,8 @@ return out`;
  */
 const RESTORE = `
 local latest, tag = ARGV[1], ARGV[2]
+-- as above: also a full server takes back
+redis.call('ZREM', KEYS[2], '')
 local score = redis.call('ZSCORE', KEYS[2], tag)
 if latest ~= '' and not (score and tonumber(score) <= tonumber(latest)) then return { 0 } end
 if redis.call('HEXISTS', KEYS[1], tag) == 0 then

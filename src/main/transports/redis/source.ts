@@ -7,7 +7,7 @@
  *      └─── lost: 100 ms × 2, ± 20 %, ≤ 2 s ───────────────────┘
  */
 import { randomBytes } from 'node:crypto';
-import { ClosedError, KombuError } from '../../../errors.js';
+import { ClosedError, KombuError, ResourceError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import { declareQueue } from '../../entities/declare.js';
 import type { Outcome } from '../../runtime/dispatcher.js';
@@ -19,6 +19,7 @@ import { RedisConnection } from './connection.js';
 import { Inflow } from './inflow.js';
 import { Leases } from './leases.js';
 import { Restorer } from './restorer.js';
+import { Restoring } from './restoring.js';
 import { Taker } from './taker.js';
 
 export class RedisSource implements Source {
@@ -36,6 +37,8 @@ export class RedisSource implements Source {
   #inflow: Inflow | undefined;
   /** Of the next tag: none is used twice, also over connections. */
   #nextTag = 1;
+  /** What a take may have recorded whose answer was lost with its connection. */
+  #unsure: string[] = [];
   /** What mends: settles, never rejects, soon after `#taking` aborts. */
   #underWay: Promise<unknown> = Promise.resolve();
   #isMending = false;
@@ -162,6 +165,10 @@ export class RedisSource implements Source {
     const inflow = this.#inflow;
     inflow.lists = this.#names.map((name) => keys.lists(name));
     this.#leases.attach(client);
+    // Nothing is taken over this connection yet, so none of these is here.
+    await new Restoring(client, keys, exchanges).reclaim(this.#unsure);
+    this.#unsure = [];
+    signal.throwIfAborted();
     this.#restorer?.close();
     this.#restorer = new Restorer(client, keys, exchanges, options, (error) => this.#trouble(error));
     const places: number[] = [];
@@ -223,7 +230,8 @@ export class RedisSource implements Source {
   #trouble(error: KombuError): void {
     if (this.#taking.signal.aborted) return;
     this.#events.error(error);
-    if (isRecoverable(error)) this.#connection?.useless(error);
+    // A server that has no room, or cannot write to its disk, is there all the same.
+    if (isRecoverable(error) && !(error instanceof ResourceError)) this.#connection?.useless(error);
   }
 
   #lost(connection: RedisConnection, reason: KombuError | undefined): void {
@@ -232,7 +240,8 @@ export class RedisSource implements Source {
     this.#leases?.detach();
     this.#restorer?.close();
     if (this.#taker !== undefined) {
-      // What a last take may have brought without our hearing of it: its tags are not used again, it comes back by its lease.
+      // What a last take may have brought without our hearing of it: its tags are not used again, it is put back.
+      this.#unsure.push(...this.#taker.unsure);
       this.#nextTag = this.#taker.nextTag + SKIPPED;
       void this.#taker.stop();
       this.#taker = undefined;

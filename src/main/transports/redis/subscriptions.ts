@@ -4,7 +4,8 @@
  */
 import type { KombuError } from '../../../errors.js';
 import type { ConnectionParameters } from '../../url.js';
-import { type Client, openClient } from './client.js';
+import { type Client, locationOf, openClient } from './client.js';
+import { PULSE, watchPulse } from './pulse.js';
 
 type OnEnvelope = (envelope: Buffer) => void;
 
@@ -59,7 +60,11 @@ export class Subscriptions {
     client.on('pmessageBuffer', (pattern: Buffer | string, _channel: Buffer, envelope: Buffer) =>
       this.#heard(pattern.toString(), envelope),
     );
+    const calm = watchPulse(client, this.#parameters.heartbeat ?? PULSE, locationOf(this.#parameters), (error) => {
+      if (!this.#closed) this.#onLost(error);
+    });
     void ended.then((reason) => {
+      calm();
       this.#client = undefined;
       if (!this.#closed) this.#onLost(reason);
     });

@@ -4,7 +4,7 @@
  *   room ──▶ take (one at a time, all lists in one step) ──some──▶ delivered ──▶ room …
  *              ▲            │ none
  *              │            ▼
- *              └── found ── waiters, one a queue, on its first list ── every 250 ms for the other lists
+ *              └── found ── waiters, one a list ── every 250 ms for lists on which nobody waits
  *
  * Whatever is asked is asked again after an error: a script has taken and recorded, or it has not.
  */
@@ -25,7 +25,7 @@ const FIRST_LOOK = 5;
 const SMALL_TAKE_AFTER = 2;
 /** Of one take. */
 const MOST_MESSAGES = 512;
-const TAKE_TIMEOUT = 30_000;
+export const TAKE_TIMEOUT = 30_000;
 
 export interface TakerEvents {
   /** Messages of this queue for which there is room. */
@@ -60,8 +60,14 @@ export class Taker {
   readonly #client: Client;
   readonly #options: TakerOptions;
   readonly #events: TakerEvents;
-  readonly #waiters: readonly Waiter[];
+  /**
+   * By list: those of messages without a priority, and those that have had a message, since a waiter costs a socket. None where
+   * the server cannot block.
+   */
+  readonly #waiters = new Map<string, { readonly queue: number; readonly waiter: Waiter }>();
   #nextTag: number;
+  /** A take was asked for, and what it brought is not known. */
+  #isUnsure = false;
   #first = 0;
   #stopped = false;
   #taking: Promise<void> | undefined;
@@ -71,21 +77,32 @@ export class Taker {
   #looks = FIRST_LOOK;
   /** The last take brought all that was asked for: there is more. */
   #isFlowing = true;
+  /** What could not be read by the last take: told once, for as long as it stays so. */
+  #failures = new Set<string>();
 
   constructor(client: Client, options: TakerOptions, events: TakerEvents) {
     this.#client = client;
     this.#options = options;
     this.#events = events;
     this.#nextTag = options.firstTag;
-    const { parameters, keys, queues, canBlock } = options;
-    this.#waiters = canBlock
-      ? queues.map((queue) => new Waiter(parameters, keys.lists(queue)[0]!, () => this.#onFound()))
-      : [];
+    for (const [index, queue] of options.queues.entries()) this.#waitOn(options.keys.list(queue, 0), index);
+  }
+
+  #waitOn(list: string, queue: number): void {
+    const { canBlock, parameters } = this.#options;
+    if (!canBlock || this.#waiters.has(list)) return;
+    this.#waiters.set(list, { queue, waiter: new Waiter(parameters, list, () => this.#onFound()) });
   }
 
   /** The next one that will be given. */
   get nextTag(): number {
     return this.#nextTag;
+  }
+
+  /** Of what the last take may have recorded without our hearing of it. */
+  get unsure(): string[] {
+    if (!this.#isUnsure || this.#options.noAck) return [];
+    return Array.from({ length: MOST_MESSAGES }, (_, i) => `${this.#options.tagPrefix}${this.#nextTag + i}`);
   }
 
   /** There is more room than before. */
@@ -104,7 +121,7 @@ export class Taker {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    await Promise.all([this.#taking, ...this.#waiters.map((waiter) => waiter.close())]);
+    await Promise.all([this.#taking, ...[...this.#waiters.values()].map(({ waiter }) => waiter.close())]);
   }
 
   #isWorthwhile(): boolean {
@@ -150,11 +167,13 @@ export class Taker {
     const { keys, queues, tagPrefix, noAck, rotate } = this.#options;
     const order = queues.map((_, i) => (rotate ? (i + this.#first) % queues.length : i));
     this.#first++;
+    const names = queues.map((queue) => keys.lists(queue));
     const lists = keys.steps.flatMap((_, step) => order.map((queue) => ({ queue, step })));
+    const keyOf = ({ queue, step }: (typeof lists)[number]): string => names[queue]![step]!;
     const args = [
       keys.unacked,
       keys.unackedIndex,
-      ...lists.map(({ queue, step }) => keys.lists(queues[queue]!)[step]!),
+      ...lists.map(keyOf),
       MOST_MESSAGES,
       bytes,
       tagPrefix,
@@ -165,21 +184,28 @@ export class Taker {
       ...lists.map(({ queue }) => queue + 1),
     ];
     try {
+      this.#isUnsure = true;
       const asked = this.#client.mozukuTakeBuffer(2 + lists.length, ...args);
       const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
+      this.#isUnsure = false;
       let count = 0;
+      const failures = new Set<string>();
       for (let i = 0; i < found.length; i += 2) {
         const place = found[i] as number;
         const bytesOf = found[i + 1] as Buffer;
         if (place <= 0) {
           const list = lists[-place - 1];
-          this.#events.failed(this.#whyNot(list === undefined ? undefined : queues[list.queue]!, bytesOf));
+          const error = this.#whyNot(list === undefined ? undefined : keyOf(list), bytesOf);
+          failures.add(error.message);
+          if (!this.#failures.has(error.message)) this.#events.failed(error);
           continue;
         }
         const { queue, step } = lists[place - 1]!;
+        this.#waitOn(keyOf(lists[place - 1]!), queue);
         this.#events.deliver(queue, step, this.#nextTag++, bytesOf);
         count++;
       }
+      this.#failures = failures;
       this.#isFlowing = count > 0;
       if (count > 0) {
         this.#looks = FIRST_LOOK;
@@ -191,16 +217,19 @@ export class Taker {
     }
   }
 
-  #whyNot(queue: string | undefined, text: Buffer): KombuError {
-    const { unacked } = this.#options.keys;
-    const doing =
-      queue === undefined ? `recording deliveries in '${unacked}'` : `taking messages of the queue '${queue}'`;
-    return errorOfReply(text, doing);
+  #whyNot(list: string | undefined, text: Buffer): KombuError {
+    const { unacked, unackedIndex } = this.#options.keys;
+    const where = `recording deliveries in '${unacked}' and '${unackedIndex}'`;
+    return errorOfReply(text, list === undefined ? where : `taking messages from the list '${list}'`);
   }
 
   #wait(): void {
-    for (const waiter of this.#waiters) waiter.wait();
-    const isSlow = this.#waiters.length > 0;
+    // Found at once, and of no use, is what lies in a queue whose messages may not come now.
+    for (const { queue, waiter } of this.#waiters.values()) {
+      if (this.#events.room(queue) > 0) waiter.wait();
+      else waiter.rest();
+    }
+    const isSlow = this.#waiters.size > 0;
     this.#lookIn(isSlow ? LOOK_EVERY : this.#looks);
     this.#looks = Math.min(LOOK_EVERY, this.#looks * 2);
   }
