@@ -179,8 +179,9 @@ async function disturbed(
   const consumer = new ShardedConsumer(connection, new Queue(QUEUE), {
     handler: EFFECTS_HANDLER,
     workers: 1,
-    concurrency: 8,
-    prefetchCount: PREFETCH,
+    // several times what is published: what has gathered while there was no server is soon behind it
+    concurrency: 2 * PREFETCH,
+    prefetchCount: 2 * PREFETCH,
   });
   const errors: string[] = [];
   consumer.on('error', (error) => errors.push(error.message));

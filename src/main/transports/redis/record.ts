@@ -8,7 +8,7 @@ export interface UnackedRecord {
   readonly routingKey: string;
 }
 
-const [QUOTE, BACKSLASH, OPEN, CLOSE] = [0x22, 0x5c, 0x7b, 0x7d];
+const [QUOTE, BACKSLASH, OPEN, CLOSE, OPEN_LIST] = [0x22, 0x5c, 0x7b, 0x7d, 0x5b];
 
 /** Where the JSON object that begins at `start` ends; -1: nowhere. */
 function endOfObject(bytes: Buffer, start: number): number {
@@ -34,6 +34,22 @@ function isEscaped(bytes: Buffer, at: number): boolean {
   return (at - before) % 2 === 1;
 }
 
+/** The end of ours, whatever is before it: what was in a queue need not be JSON. */
+const OUR_END = /, "", ("(?:[^"\\]|\\.)*")\]$/;
+
+function readOurs(record: Buffer): UnackedRecord | undefined {
+  const found = OUR_END.exec(record.toString('latin1'));
+  if (found === null || record[0] !== OPEN_LIST) return undefined;
+  const name = record.subarray(found.index + ', "", '.length, record.length - 1).toString();
+  try {
+    return { envelope: record.subarray(1, found.index), exchange: '', routingKey: JSON.parse(name) as string };
+  } catch (error) {
+    // Not as we write it.
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
 /** Throws `DecodeError` for what is no such list. */
 export function readRecord(record: Buffer): UnackedRecord {
   const start = record.indexOf(OPEN);
@@ -47,6 +63,8 @@ export function readRecord(record: Buffer): UnackedRecord {
     // Told below.
   }
   if (!Array.isArray(rest) || rest.length !== 3 || typeof rest[1] !== 'string' || typeof rest[2] !== 'string') {
+    const ours = readOurs(record);
+    if (ours !== undefined) return ours;
     throw new DecodeError('a record of deliveries is not a list of envelope, exchange and routing key');
   }
   return { envelope: record.subarray(start, end), exchange: rest[1], routingKey: rest[2] };

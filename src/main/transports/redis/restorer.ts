@@ -80,10 +80,15 @@ export class Restorer {
     let envelope: Buffer;
     try {
       const { envelope: bytes, exchange, routingKey } = readRecord(record);
-      const { priority } = readEnvelope(bytes);
+      if (exchange !== '' && this.#exchanges.typeOf(exchange) === 'fanout') {
+        // It was for the listener that is dead; nobody would take it from a list.
+        await this.#client.mozukuAck(2, unacked, unackedIndex, tag);
+        return;
+      }
+      const returning = readReturning(bytes);
       const queues = exchange === '' ? [routingKey] : await this.#route(exchange, routingKey);
-      lists = queues.map((queue) => this.#keys.list(queue, priority));
-      envelope = rewriteEnvelope(bytes, { redelivered: true });
+      lists = queues.map((queue) => this.#keys.list(queue, returning.priority));
+      envelope = returning.envelope;
       if (lists.length === 0) {
         throw new OperationalError(`no queue is bound to '${exchange}' for '${routingKey}' any more`);
       }
@@ -117,5 +122,15 @@ export class Restorer {
       if (matched) queues.add(binding.queue);
     }
     return [...queues];
+  }
+}
+
+/** What cannot be read goes back as it is: whoever takes it next says what is wrong with it. */
+function readReturning(bytes: Buffer): { readonly priority: number; readonly envelope: Buffer } {
+  try {
+    return { priority: readEnvelope(bytes).priority, envelope: rewriteEnvelope(bytes, { redelivered: true }) };
+  } catch (error) {
+    if (error instanceof DecodeError) return { priority: 0, envelope: bytes };
+    throw error;
   }
 }
