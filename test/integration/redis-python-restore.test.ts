@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import { Connection, Exchange, type Message, Queue } from '#src/index';
 import { LineChild } from '../support/line-child.js';
-import { type Peers, type PythonMessage, PythonPeer, pythonPeerTest } from '../support/python-peer.js';
+import { listening, type Peers, type PythonMessage, PythonPeer, pythonPeerTest } from '../support/python-peer.js';
 import { until } from '../support/rig.js';
 
 const HOLDING = fileURLToPath(new URL('../support/holding-consumer.js', import.meta.url));
@@ -196,3 +196,43 @@ pythonPeerTest('what one side gives back by itself the other gets marked as rede
   assert.deepEqual([got[0]!.payload, got[0]!.headers.redelivered, got[0]!.info.redelivered], ['m', true, true]);
   await nothingUnsettled(peers);
 });
+
+pythonPeerTest(
+  'what a dead consumer held goes back whatever it is, but for what only it was to hear',
+  async (peers) => {
+    const { peer, command, url, python, prefix } = peers;
+    const fanout = `${prefix}fanout`;
+    {
+      await using dying = new PythonPeer(python, url);
+      await dying.call('queue', ['ears', fanout, '', 'fanout']);
+      await dying.call('consume', [['ears']]);
+      await listening(peers, 1);
+      await peer.call('exchange', [fanout, 'fanout']);
+      await peer.publish(['heard'], fanout, '');
+      await dying.call('hold');
+      dying.kill('SIGKILL');
+    }
+    const odd = [
+      'no JSON, "", "x"] é \\',
+      '{"body": "no properties"}',
+      '{"body": "eA==", "properties": {"priority": [1]}}',
+      '[1]',
+    ];
+    for (const text of odd) await command('LPUSH', 'odd "q"', text);
+    {
+      await using child = holdingConsumer(peers, 'odd "q"');
+      await until('it holds them', async () => (await command('LLEN', 'odd "q"')) === 0);
+      child.kill('SIGKILL');
+    }
+    await using connection = new Connection(url, { transportOptions: SHORT });
+    await new Exchange(fanout, { type: 'fanout' }).declare(connection);
+    await using other = connection.Consumer([new Queue('unrelated')], { onMessage: () => undefined });
+    await other.consume();
+    await until('nothing is held', async () => (await command('HLEN', 'unacked')) === 0);
+    const back = (await command('LRANGE', 'odd "q"', 0, -1)) as string[];
+    assert.equal(back.length, odd.length);
+    for (const text of [odd[0], odd[1], odd[3]]) assert.ok(back.includes(text!), text);
+    assert.equal(await command('EXISTS', 'ears'), 0);
+    assert.equal(await command('ZCARD', 'unacked_index'), 0);
+  },
+);

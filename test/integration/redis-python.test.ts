@@ -1,7 +1,7 @@
 /** Exchanges, queues and priorities in one Redis together with Python's kombu, both ways. */
 import assert from 'node:assert/strict';
 import { Connection, Exchange, type Message, Queue } from '#src/index';
-import { type Peers, type PythonMessage, pythonPeerTest } from '../support/python-peer.js';
+import { listening, type Peers, type PythonMessage, pythonPeerTest } from '../support/python-peer.js';
 import { consumerOf, EffectsLog, until } from '../support/rig.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -30,15 +30,6 @@ const payloadsOf = (messages: readonly (Message | PythonMessage)[]): unknown[] =
 async function nothingUnsettled({ command }: Peers, prefix = ''): Promise<void> {
   await until('all is settled', async () => (await command('ZCARD', `${prefix}unacked_index`)) === 0);
   assert.equal(await command('HLEN', `${prefix}unacked`), 0);
-}
-
-/** So many clients on this database have subscribed: what is published before is not heard. */
-async function listening({ command, database }: Peers, count: number): Promise<void> {
-  await until('they listen', async () => {
-    const clients = String(await command('CLIENT', 'LIST')).split('\n');
-    const ears = clients.filter((line) => line.includes(` db=${database} `) && / p?sub=[1-9]/.test(line));
-    return ears.length === count;
-  });
 }
 
 pythonPeerTest('the default exchange: what either side publishes the other consumes, in order', async (peers) => {

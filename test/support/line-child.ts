@@ -12,8 +12,9 @@ export class LineChild implements AsyncDisposable {
   readonly #exit: Promise<unknown>;
   #stderr = '';
 
-  constructor(command: string, args: readonly string[]) {
-    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  /** `env`: beside what this process has. */
+  constructor(command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     this.#child.stderr.on('data', (bytes: Buffer) => {
       this.#stderr += bytes.toString();
     });
@@ -49,6 +50,11 @@ export class LineChild implements AsyncDisposable {
   async finish(): Promise<void> {
     this.end();
     await this.#exit;
+  }
+
+  /** Resolves when it has ended. */
+  get ended(): Promise<unknown> {
+    return this.#exit;
   }
 
   kill(signal?: NodeJS.Signals): void {

@@ -1,10 +1,10 @@
 /** Python's kombu on the other side of a Redis: a process that does one thing after another, as it is told. */
-import { execFileSync } from 'node:child_process';
 import type { TestContext } from 'node:test';
 import { type KombuFacts, kombuFacts } from './kombu.js';
 import { PythonChild } from './line-child.js';
 import { type RedisSpace, redisTest } from './redis.js';
 import { pythonWithRedis } from './redis-python.js';
+import { until } from './rig.js';
 
 /** Values that JSON has not are `{ $kind: text }` on the way there. */
 const PROGRAM = `
@@ -187,7 +187,11 @@ export function pythonPeerTest(
   });
 }
 
-/** What a program prints as JSON. */
-export function askPython(python: string, program: string): unknown {
-  return JSON.parse(execFileSync(python, ['-c', program], { encoding: 'utf8' }));
+/** So many clients on this database have subscribed: what is published before is not heard. */
+export async function listening({ command, database }: Peers, count: number): Promise<void> {
+  await until('they listen', async () => {
+    const clients = String(await command('CLIENT', 'LIST')).split('\n');
+    const ears = clients.filter((line) => line.includes(` db=${database} `) && / p?sub=[1-9]/.test(line));
+    return ears.length === count;
+  });
 }

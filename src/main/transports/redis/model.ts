@@ -45,7 +45,8 @@ export class RedisModel extends EventEmitter {
   toClosed(reason: KombuError | undefined): void {
     if (this.#gone) return;
     this.#gone = true;
-    if (reason !== undefined) this.emit('error', reason);
+    // Consumers hear of it by `ended`: an 'error' that nobody listens to would end the process.
+    if (reason !== undefined && this.listenerCount('error') > 0) this.emit('error', reason);
     for (const channel of [...this.#channels]) channel.toClosed();
     this.emit('close', reason);
   }

@@ -26,6 +26,11 @@ export class Restoring {
   async restore(latest: string, tag: string, record: Buffer): Promise<number> {
     const { unacked, unackedIndex } = this.#keys;
     const { envelope, exchange, routingKey } = readRecord(record);
+    if (exchange !== '' && this.#exchanges.typeOf(exchange) === 'fanout') {
+      // It was for the listener that is dead; nobody would take it from a list.
+      await this.#client.mozukuAck(2, unacked, unackedIndex, tag);
+      return 0;
+    }
     const [priority, marked] = again(envelope);
     const queues = exchange === '' ? [routingKey] : await this.#route(exchange, routingKey);
     const lists = queues.map((queue) => this.#keys.list(queue, priority));
