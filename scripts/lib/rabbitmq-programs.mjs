@@ -1,31 +1,11 @@
 // Where RabbitMQ's and Erlang's programs are on this machine, and how `rabbitmqctl` is called for a node of ours.
 
 import { execFile } from 'node:child_process';
-import { accessSync, constants, existsSync, realpathSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
+import { findIn, searchPath } from './executables.mjs';
 
-/** @param {string} name @param {string[]} folders @returns {string | undefined} */
-function findIn(name, folders) {
-  return folders
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-}
-
-function searchPath() {
-  return [
-    ...(process.env.PATH ?? '').split(delimiter).filter(Boolean),
-    '/usr/local/sbin',
-    '/usr/sbin',
-    '/usr/local/bin',
-  ];
-}
+const FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/usr/local/bin'];
 
 /**
  * The packages of Debian and Red Hat put a wrapper on the PATH that changes to the user `rabbitmq` and to its home. The
@@ -33,14 +13,14 @@ function searchPath() {
  * @returns {{ server: string, ctl: string, epmd: string } | undefined}
  */
 export function findRabbitMQ() {
-  const onPath = findIn('rabbitmq-server', searchPath());
+  const onPath = findIn('rabbitmq-server', searchPath(...FOLDERS));
   const folders = ['/usr/lib/rabbitmq/bin'];
   if (onPath) folders.push(dirname(realpathSync(onPath)), dirname(onPath));
   const bin = folders.find((folder) =>
     ['rabbitmq-server', 'rabbitmqctl', 'rabbitmq-env'].every((f) => existsSync(join(folder, f))),
   );
-  const erl = findIn('erl', searchPath());
-  const epmd = findIn('epmd', [...searchPath(), ...(erl ? [dirname(realpathSync(erl))] : [])]);
+  const erl = findIn('erl', searchPath(...FOLDERS));
+  const epmd = findIn('epmd', [...searchPath(...FOLDERS), ...(erl ? [dirname(realpathSync(erl))] : [])]);
   if (!bin || !erl || !epmd) return undefined;
   return { server: join(bin, 'rabbitmq-server'), ctl: join(bin, 'rabbitmqctl'), epmd };
 }

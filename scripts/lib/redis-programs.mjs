@@ -1,23 +1,12 @@
 // Where redis-server is on this machine, and a certificate for it that nobody has signed but itself.
 
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, readFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { findIn, searchPath } from './executables.mjs';
 
-/** @param {string} name @returns {string | undefined} */
-function find(name) {
-  const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean);
-  return [...folders, '/usr/local/bin', '/usr/bin', '/usr/sbin', '/opt/homebrew/bin']
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-}
+/** @param {string} name */
+const find = (name) => findIn(name, searchPath('/usr/local/bin', '/usr/bin', '/usr/sbin', '/opt/homebrew/bin'));
 
 /** `redis-server` is Sentinel too: with `--sentinel`. @returns {string | undefined} */
 export function findRedis() {

@@ -5,6 +5,7 @@
  */
 import { Buffer, isUtf8 } from 'node:buffer';
 import { DecodeError, EncodeError } from '../errors.js';
+import type { WritableProperties } from './amqp/write-content.js';
 import { encodingOf, isUtf8Name } from './charset.js';
 import { kindOf, MAX_DEPTH, Members, nothingBehind, type Place, startOfObject } from './envelope-members.js';
 import { envelope as extended, writeBytes, writeDate } from './extended-types.js';
@@ -14,21 +15,7 @@ import { stringifyJson } from './json.js';
 export type BodyEncoding = 'base64' | 'utf-8';
 
 /** Properties as amqplib takes them, headers with its typed fields; null counts as absent. */
-export interface EnvelopeProperties {
-  readonly contentType?: unknown;
-  readonly contentEncoding?: unknown;
-  readonly headers?: object | undefined;
-  readonly deliveryMode?: unknown;
-  readonly priority?: unknown;
-  readonly correlationId?: unknown;
-  readonly replyTo?: unknown;
-  readonly expiration?: unknown;
-  readonly messageId?: unknown;
-  readonly timestamp?: unknown;
-  readonly type?: unknown;
-  readonly userId?: unknown;
-  readonly appId?: unknown;
-}
+export type EnvelopeProperties = Omit<WritableProperties, 'headers'> & { readonly headers?: object | undefined };
 
 export interface WritableEnvelope {
   readonly exchange: string;

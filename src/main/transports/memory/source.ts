@@ -12,7 +12,7 @@ import { declareQueue } from '../../entities/declare.js';
 import type { Outcome } from '../../runtime/dispatcher.js';
 import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
-import { isRecoverable, retrying } from '../reconnect.js';
+import { Mending } from '../mending.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
 import { fieldsOf } from './channel-arguments.js';
 import { closureError } from './channel-life.js';
@@ -32,14 +32,15 @@ export class MemorySource implements Source {
   readonly #active = new Set<string>();
   /** While a consumer is being set up: what its channel was closed with. */
   #refused: ((refusal: Refusal) => void) | undefined;
-  /** What mends: settles, never rejects, soon after `#taking` aborts. */
-  #underWay: Promise<unknown> = Promise.resolve();
-  #isMending = false;
-  #isDown = false;
+  readonly #mending: Mending;
 
   constructor(options: SourceOptions, events: SourceEvents) {
     this.#options = options;
     this.#events = events;
+    this.#mending = new Mending(events, async () => {
+      await this.#consume();
+      return this.#active.size === this.#tags.length;
+    });
     const id = randomBytes(6).toString('hex');
     // As the AMQP source's: the queue's place, then a number.
     this.#tags = options.queues.map((_, index) => `mozuku-${id}-${index}-0`);
@@ -72,7 +73,7 @@ export class MemorySource implements Source {
 
   async cancel(deadline: number): Promise<void> {
     this.#taking.abort(new ClosedError('the consumer takes no more messages'));
-    await withDeadline(this.#underWay, 'giving up the attempt to consume again', deadline);
+    await withDeadline(this.#mending.underWay, 'giving up the attempt to consume again', deadline);
     this.#active.clear();
     this.#feed?.channel.cancelAll();
   }
@@ -95,8 +96,8 @@ export class MemorySource implements Source {
       await this.#consume();
     } catch (cause) {
       if (signal.aborted) return;
-      this.#down(errorFromAmqp(cause, 'cannot consume again'));
-      await this.#underWay;
+      this.#mending.down(errorFromAmqp(cause, 'cannot consume again'), this.#taking.signal);
+      await this.#mending.underWay;
     }
   }
 
@@ -108,7 +109,7 @@ export class MemorySource implements Source {
     feed?.giveBack();
     feed?.flush();
     await this.#disconnect();
-    await this.#underWay;
+    await this.#mending.underWay;
   }
 
   async #disconnect(): Promise<void> {
@@ -206,7 +207,7 @@ export class MemorySource implements Source {
     setImmediate(() => {
       if (this.#taking.signal.aborted) return;
       this.#events.error(error);
-      this.#down(error);
+      this.#mending.down(error, this.#taking.signal);
     });
   }
 
@@ -215,38 +216,6 @@ export class MemorySource implements Source {
     this.#connection = undefined;
     this.#feed?.end();
     if (this.#taking.signal.aborted) return;
-    this.#down(reason ?? new KombuError('the connection was closed'));
-  }
-
-  /** Something is not consumed any more: told once, mended until it works. */
-  #down(error: KombuError): void {
-    if (!this.#isDown) {
-      this.#isDown = true;
-      this.#events.disconnected(error);
-    }
-    if (this.#isMending) return;
-    this.#isMending = true;
-    this.#underWay = this.#mend().finally(() => {
-      this.#isMending = false;
-    });
-  }
-
-  async #mend(): Promise<void> {
-    const { signal } = this.#taking;
-    await retrying(signal, async (attempts) => {
-      try {
-        await this.#consume();
-      } catch (cause) {
-        if (signal.aborted) return true;
-        const error = errorFromAmqp(cause, 'cannot consume again');
-        // A queue that is gone or refused now may be there in a while; the user is told each time.
-        if (!isRecoverable(error)) this.#events.error(error);
-        return false;
-      }
-      if (this.#active.size < this.#tags.length) return false;
-      this.#isDown = false;
-      this.#events.reconnected(attempts);
-      return true;
-    });
+    this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
 }

@@ -13,7 +13,8 @@ import { declareQueue } from '../../entities/declare.js';
 import type { Outcome } from '../../runtime/dispatcher.js';
 import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
-import { isRecoverable, retrying } from '../reconnect.js';
+import { Mending } from '../mending.js';
+import { isRecoverable } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
 import { RedisConnection } from './connection.js';
 import { Inflow } from './inflow.js';
@@ -39,14 +40,15 @@ export class RedisSource implements Source {
   #nextTag = 1;
   /** What a take may have recorded whose answer was lost with its connection. */
   #unsure: string[] = [];
-  /** What mends: settles, never rejects, soon after `#taking` aborts. */
-  #underWay: Promise<unknown> = Promise.resolve();
-  #isMending = false;
-  #isDown = false;
+  readonly #mending: Mending;
 
   constructor(options: SourceOptions, events: SourceEvents) {
     this.#options = options;
     this.#events = events;
+    this.#mending = new Mending(events, async () => {
+      await this.#consume();
+      return true;
+    });
     this.#tagPrefix = `mozuku-${randomBytes(9).toString('hex')}:`;
   }
 
@@ -100,8 +102,8 @@ export class RedisSource implements Source {
       await this.#consume();
     } catch (cause) {
       if (signal.aborted) return;
-      this.#down(errorFromAmqp(cause, 'cannot consume again'));
-      await this.#underWay;
+      this.#mending.down(errorFromAmqp(cause, 'cannot consume again'), this.#taking.signal);
+      await this.#mending.underWay;
     }
   }
 
@@ -125,7 +127,11 @@ export class RedisSource implements Source {
   async #stop(): Promise<void> {
     const unsubscribe = this.#unsubscribe;
     this.#unsubscribe = [];
-    await Promise.all([this.#underWay, this.#taker?.stop(), ...unsubscribe.map((end) => end().catch(() => undefined))]);
+    await Promise.all([
+      this.#mending.underWay,
+      this.#taker?.stop(),
+      ...unsubscribe.map((end) => end().catch(() => undefined)),
+    ]);
     if (this.#taker !== undefined) this.#nextTag = this.#taker.nextTag;
     this.#taker = undefined;
   }
@@ -248,37 +254,7 @@ export class RedisSource implements Source {
     }
     this.#unsubscribe = [];
     if (this.#taking.signal.aborted) return;
-    this.#down(reason ?? new KombuError('the connection was closed'));
-  }
-
-  /** Told once, mended until it works. */
-  #down(error: KombuError): void {
-    if (!this.#isDown) {
-      this.#isDown = true;
-      this.#events.disconnected(error);
-    }
-    if (this.#isMending) return;
-    this.#isMending = true;
-    this.#underWay = this.#mend().finally(() => {
-      this.#isMending = false;
-    });
-  }
-
-  async #mend(): Promise<void> {
-    const { signal } = this.#taking;
-    await retrying(signal, async (attempts) => {
-      try {
-        await this.#consume();
-      } catch (cause) {
-        if (signal.aborted) return true;
-        const error = errorFromAmqp(cause, 'cannot consume again');
-        if (!isRecoverable(error)) this.#events.error(error);
-        return false;
-      }
-      this.#isDown = false;
-      this.#events.reconnected(attempts);
-      return true;
-    });
+    this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
 }
 
