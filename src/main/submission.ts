@@ -24,15 +24,16 @@ export abstract class Submission extends Timed implements Publication {
   lastError: unknown;
   readonly #timeout: number;
 
-  /** `timeout`: ms. */
+  /** `timeout`: ms from its beginning, which was `waited` ms ago. */
   constructor(
     { exchange, routingKey, body, properties }: Publication,
     declare: readonly (Exchange | Queue)[],
     policy: RetryPolicy | undefined,
     timeout: number,
     signal?: AbortSignal,
+    waited = 0,
   ) {
-    super(timeout, signal);
+    super(timeout - waited, signal);
     this.exchange = exchange;
     this.routingKey = routingKey;
     this.body = body;

@@ -16,8 +16,9 @@ export interface PublishRequest {
   readonly length: number;
   readonly own?: ArrayBuffer;
   readonly properties: Readonly<Record<string, unknown>>;
-  /** Milliseconds until nobody waits for the confirm any more. */
+  /** Milliseconds that its publisher waits for the confirm, and how many of them are over. */
   readonly timeout: number;
+  readonly waited: number;
   /** Entities to declare before, once in the life of the connection. */
   readonly declare?: readonly EntityFields[];
 }

@@ -38,8 +38,8 @@ class Pending extends Timed {
   waiting: Link<Pending> | undefined;
   /** Its place in the window; undefined before and after. */
   id: number | undefined;
+  readonly timeout: number;
   readonly #publisher: Publisher;
-  readonly #timeout: number;
   #resolve: () => void = NEVER;
   #reject: (error: unknown) => void = NEVER;
 
@@ -54,7 +54,7 @@ class Pending extends Timed {
     this.#publisher = publisher;
     this.publication = publication;
     this.declare = declare;
-    this.#timeout = timeout;
+    this.timeout = timeout;
     this.outcome = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -69,7 +69,7 @@ class Pending extends Timed {
   }
 
   late(): void {
-    this.aborted(tooLate(this.publication, this.#timeout));
+    this.aborted(tooLate(this.publication, this.timeout));
   }
 
   aborted(reason: unknown): void {
@@ -177,7 +177,7 @@ export class Publisher {
     const now = performance.now();
     const requests: PublishRequest[] = [];
     let at = 0;
-    for (const { id, publication, declare, deadline } of batch) {
+    for (const { id, publication, declare, timeout, deadline } of batch) {
       const { exchange, routingKey, body, properties } = publication;
       const request = {
         id: id!,
@@ -185,7 +185,8 @@ export class Publisher {
         routingKey,
         // A slice of a large buffer would take all of it along.
         properties: mapHeaderBytes(properties, (bytes) => Uint8Array.from(bytes)) as Readonly<Record<string, unknown>>,
-        timeout: Math.max(1, deadline - now),
+        timeout,
+        waited: timeout - (deadline - now),
         ...(declare !== undefined && { declare }),
       };
       if (body.length > LARGEST_PACKED) {

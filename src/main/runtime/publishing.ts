@@ -110,7 +110,7 @@ class Forwarded extends Submission {
 
   constructor(
     client: PublishClient,
-    { id, exchange, routingKey, start, length, own, properties, timeout, declare }: PublishRequest,
+    { id, exchange, routingKey, start, length, own, properties, timeout, waited, declare }: PublishRequest,
     bytes: ArrayBuffer,
   ) {
     const publication = {
@@ -121,7 +121,7 @@ class Forwarded extends Submission {
       properties: mapHeaderBytes(properties, bufferOf),
     };
     const entities = declare?.map((each) => rebuildEntity(each) as Exchange | Queue) ?? NOTHING;
-    super(publication, entities, FORWARDING, timeout);
+    super(publication, entities, FORWARDING, timeout, undefined, waited);
     this.client = client;
     this.id = id;
   }
