@@ -12,11 +12,22 @@ import type { Outcome } from '../../runtime/dispatcher.js';
 import { ArenaWriter } from '../arena-writer.js';
 import type { DeliverySink } from '../transport.js';
 
+/** A delivery, and where its envelope lies in the arena. `name`: of its record. */
+interface Place {
+  queue: number;
+  list: number;
+  tag: number;
+  name: string;
+  start: number;
+  length: number;
+}
+
 /** A message that waits for a place in the arena. */
 interface Waiting {
   readonly queue: number;
   readonly list: number;
   readonly tag: number;
+  readonly name: string;
   readonly envelope: Buffer;
 }
 
@@ -43,9 +54,8 @@ export class Inflow {
   readonly #options: InflowOptions;
   readonly #writer: ArenaWriter;
   readonly #prefixes: readonly Buffer[];
-  /** By entry; an entry is used again once it is settled. */
-  readonly #tags: number[] = [];
-  readonly #places: { queue: number; list: number; start: number; length: number }[] = [];
+  /** By entry; an entry and its object are used again once it is settled. */
+  readonly #places: Place[] = [];
   readonly #freeEntries: number[] = [];
   readonly #unsettled: number[];
   #waiting: Waiting[] = [];
@@ -86,17 +96,16 @@ export class Inflow {
   deliver(queue: number, list: number, tag: number, envelope: Buffer): void {
     if (!this.#alive) return;
     this.#unsettled[queue]!++;
-    if (list !== HEARD) this.#options.taken(`${this.#options.prefix}${tag}`);
-    const message = { queue, list, tag, envelope };
-    if (this.#waiting.length > 0 || !this.#place(message))
-      this.#waiting.push({ ...message, envelope: Buffer.from(envelope) });
+    const name = `${this.#options.prefix}${tag}`;
+    if (list !== HEARD) this.#options.taken(name);
+    if (this.#waiting.length > 0 || !this.#place(queue, list, tag, name, envelope))
+      this.#waiting.push({ queue, list, tag, name, envelope: Buffer.from(envelope) });
     if (list === HEARD) this.flush();
   }
 
   settle(entry: number, outcome: Outcome): void {
     if (!this.#alive) return;
-    const { queue, list, start, length } = this.#places[entry]!;
-    const name = `${this.#options.prefix}${this.#tags[entry]!}`;
+    const { queue, list, name, start, length } = this.#places[entry]!;
     this.#freeEntries.push(entry);
     this.#unsettled[queue]!--;
     if (outcome !== verdict.REQUEUE) {
@@ -124,14 +133,17 @@ export class Inflow {
     this.#parked = this.#parked.filter(({ since }) => since >= before);
   }
 
-  #return({ queue, list, tag, envelope }: Waiting): void {
-    if (list !== HEARD) this.#options.returned(`${this.#options.prefix}${tag}`, this.lists[queue]![list]!, envelope);
+  #return({ queue, list, name, envelope }: Waiting): void {
+    if (list !== HEARD) this.#options.returned(name, this.lists[queue]![list]!, envelope);
   }
 
   /** Places what waits, and shows what is placed. */
   flush(): void {
     if (!this.#alive) return;
-    while (this.#waiting.length > 0 && this.#place(this.#waiting[0]!)) this.#waiting.shift();
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      if (!this.#place(first.queue, first.list, first.tag, first.name, first.envelope)) break;
+      this.#waiting.shift();
+    }
     this.#isStamped = false;
     if (!this.#unshown) return;
     this.#unshown = false;
@@ -143,9 +155,9 @@ export class Inflow {
   end(): void {
     if (!this.#alive) return;
     const free = new Set(this.#freeEntries);
-    const held = this.#tags
-      .map((tag, entry) => ({ tag, entry }))
-      .filter(({ entry }) => !free.has(entry) && this.#places[entry]!.list !== HEARD);
+    const held = this.#places
+      .map(({ tag, list }, entry) => ({ tag, list, entry }))
+      .filter(({ list, entry }) => !free.has(entry) && list !== HEARD);
     const unplaced = [...this.#parked, ...this.#waiting].map((each) => ({ tag: each.tag, each }));
     for (const one of [...held, ...unplaced].sort((a, b) => a.tag - b.tag)) {
       if ('each' in one) this.#return(one.each);
@@ -159,8 +171,8 @@ export class Inflow {
     this.#options.ended();
   }
 
-  #place(message: Waiting): boolean {
-    const { queue, list, tag, envelope } = message;
+  /** False: there is no place now. */
+  #place(queue: number, list: number, tag: number, name: string, envelope: Buffer): boolean {
     const { dispatcher, memory, arena, maxMessageBytes, oversize, onTooLarge, onSwallowed } = this.#sink;
     const prefix = this.#prefixes[queue]!;
     const tooLarge = envelope.length > maxMessageBytes && bodyBytes(envelope) > maxMessageBytes;
@@ -168,8 +180,8 @@ export class Inflow {
       dispatcher.countReceived(false);
       dispatcher.count(oversize);
       this.#unsettled[queue]!--;
-      if (oversize === verdict.REQUEUE) this.#return(message);
-      else if (list !== HEARD) this.#options.acked(`${this.#options.prefix}${tag}`);
+      if (oversize === verdict.REQUEUE) this.#return({ queue, list, tag, name, envelope });
+      else if (list !== HEARD) this.#options.acked(name);
       onSwallowed(envelope.length, true);
       return true;
     }
@@ -178,7 +190,7 @@ export class Inflow {
       dispatcher.countReceived(false);
       // Of one that was heard nothing is kept: nobody would have it again.
       if (list === HEARD) this.#unsettled[queue]!--;
-      else this.#parked.push({ ...message, envelope: Buffer.from(envelope), since: now() });
+      else this.#parked.push({ queue, list, tag, name, envelope: Buffer.from(envelope), since: now() });
       onSwallowed(envelope.length, false);
       return true;
     }
@@ -190,9 +202,14 @@ export class Inflow {
       this.#isStamped = true;
       dispatcher.arriving(now());
     }
-    const entry = this.#freeEntries.pop() ?? this.#tags.length;
-    this.#tags[entry] = tag;
-    this.#places[entry] = { queue, list, start: start + prefix.length, length: envelope.length };
+    const entry = this.#freeEntries.pop() ?? this.#places.push({ queue, list, tag, name, start: 0, length: 0 }) - 1;
+    const place = this.#places[entry]!;
+    place.queue = queue;
+    place.list = list;
+    place.tag = tag;
+    place.name = name;
+    place.start = start + prefix.length;
+    place.length = envelope.length;
     const index = dispatcher.accept(start, length, Math.floor(tag / 2 ** 32), tag | 0, false, entry, tooLarge);
     if (index === NONE) throw new RangeError('a slot was free a moment ago');
     this.#unshown = true;

@@ -56,6 +56,13 @@ export interface TakerOptions {
   readonly canBlock: boolean;
 }
 
+/** `queue`, `step`: places among the queues, and among a queue's lists. */
+interface List {
+  readonly queue: number;
+  readonly step: number;
+  readonly key: string;
+}
+
 export class Taker {
   readonly #client: Client;
   readonly #options: TakerOptions;
@@ -68,7 +75,11 @@ export class Taker {
   #nextTag: number;
   /** A take was asked for, and what it brought is not known. */
   #isUnsure = false;
-  #first = 0;
+  /** All lists in the order in which they are taken from; one for each turn of the queues. */
+  readonly #orders: readonly (readonly List[])[];
+  #turn = 0;
+  /** Of the records of each queue. */
+  readonly #ends: readonly string[];
   #stopped = false;
   #taking: Promise<void> | undefined;
   /** Something has changed while a take was under way. */
@@ -85,6 +96,17 @@ export class Taker {
     this.#options = options;
     this.#events = events;
     this.#nextTag = options.firstTag;
+    const { keys, queues, rotate } = options;
+    this.#ends = queues.map(recordEnd);
+    const names = queues.map((queue) => keys.lists(queue));
+    const inTurn = (first: number): List[] =>
+      keys.steps.flatMap((_, step) =>
+        queues.map((_, i) => {
+          const queue = (i + first) % queues.length;
+          return { queue, step, key: names[queue]![step]! };
+        }),
+      );
+    this.#orders = rotate ? queues.map((_, first) => inTurn(first)) : [inTurn(0)];
     for (const [index, queue] of options.queues.entries()) this.#waitOn(options.keys.list(queue, 0), index);
   }
 
@@ -164,23 +186,19 @@ export class Taker {
 
   /** Never rejects. */
   async #ask(room: readonly number[], bytes: number): Promise<void> {
-    const { keys, queues, tagPrefix, noAck, rotate } = this.#options;
-    const order = queues.map((_, i) => (rotate ? (i + this.#first) % queues.length : i));
-    this.#first++;
-    const names = queues.map((queue) => keys.lists(queue));
-    const lists = keys.steps.flatMap((_, step) => order.map((queue) => ({ queue, step })));
-    const keyOf = ({ queue, step }: (typeof lists)[number]): string => names[queue]![step]!;
+    const { keys, queues, tagPrefix, noAck } = this.#options;
+    const lists = this.#orders[this.#turn++ % this.#orders.length]!;
     const args = [
       keys.unacked,
       keys.unackedIndex,
-      ...lists.map(keyOf),
+      ...lists.map(({ key }) => key),
       MOST_MESSAGES,
       bytes,
       tagPrefix,
       this.#nextTag,
       noAck ? '1' : '',
       queues.length,
-      ...queues.flatMap((queue, i) => [room[i]!, recordEnd(queue)]),
+      ...this.#ends.flatMap((end, i) => [room[i]!, end]),
       ...lists.map(({ queue }) => queue + 1),
     ];
     try {
@@ -195,13 +213,13 @@ export class Taker {
         const bytesOf = found[i + 1] as Buffer;
         if (place <= 0) {
           const list = lists[-place - 1];
-          const error = this.#whyNot(list === undefined ? undefined : keyOf(list), bytesOf);
+          const error = this.#whyNot(list?.key, bytesOf);
           failures.add(error.message);
           if (!this.#failures.has(error.message)) this.#events.failed(error);
           continue;
         }
-        const { queue, step } = lists[place - 1]!;
-        this.#waitOn(keyOf(lists[place - 1]!), queue);
+        const { queue, step, key } = lists[place - 1]!;
+        this.#waitOn(key, queue);
         this.#events.deliver(queue, step, this.#nextTag++, bytesOf);
         count++;
       }
