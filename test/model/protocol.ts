@@ -63,6 +63,8 @@ export interface Scenario {
   readonly zombies?: boolean;
   /** Which part of the protocol goes by single steps. */
   readonly about: 'claims' | 'bells';
+  /** Each worker has a callback in flight, which ends at any moment, also while its loop sleeps. */
+  readonly busy?: boolean;
   /** Where all counters begin. */
   readonly from?: number;
 }
@@ -136,6 +138,7 @@ export function protocol(scenario: Scenario): () => System {
       const words = new Int32Array(ring + slots);
       words[block.RING_TAIL] = from;
       words[block.BELL] = from;
+      if (scenario.busy) words[block.RUNNING] = 1;
       return words;
     });
 
@@ -303,14 +306,23 @@ export function protocol(scenario: Scenario): () => System {
       }
     }
 
+    /** Of one worker, beside its loop: what ends the callback tells main at most, and never its own loop. */
+    function* callback(w: number): Thread {
+      yield undefined;
+      blocks[w]![block.RUNNING] = 0;
+    }
+
+    const each = <T>(make: (w: number) => T): T[] => Array.from({ length: workers }, (_, w) => make(w));
+
     return {
       atomics: ATOMICS,
-      threads: [main(), ...Array.from({ length: workers }, (_, w) => worker(w))],
+      threads: [main(), ...each(worker), ...(scenario.busy ? each(callback) : [])],
       state: (add) => {
         for (const words of [memory.boardWords, memory.slotWords, memory.laneWords]) words.forEach(add);
         for (const words of blocks) {
           add(words[block.BELL]!);
           add(words[block.SLEEPING]!);
+          add(words[block.RUNNING]!);
           for (let i = block.RING_TAIL; i < words.length; i++) if (i === block.RING_TAIL || i >= ring) add(words[i]!);
         }
         for (const count of [...times.settled, ...times.run]) add(count);

@@ -49,6 +49,13 @@ const scenarios: Record<string, Scenario> = {
     deliveries: 2,
     from: NEAR_2_32,
   },
+  'a callback that ends at any moment keeps its worker, which sleeps beside it, from no work': {
+    ...NOTHING,
+    about: 'bells',
+    workers: 1,
+    deliveries: 2,
+    busy: true,
+  },
   'a wake-up survives the death of the worker it chose': { ...NOTHING, about: 'bells', deaths: 1 },
 };
 

@@ -270,11 +270,12 @@ export class Dispatcher {
     for (let tried = 0; tried < workers.length && count > 0; tried++) {
       this.#nextToWake = (this.#nextToWake + 1) % workers.length;
       const { block: words } = workers[this.#nextToWake]!;
-      if (words[block.RUNNING] !== 0) busy++;
+      if (Atomics.load(words, block.RUNNING) !== 0) busy++;
       else if (ring(words, block.BELL, block.SLEEPING)) count--;
     }
     if (count === 0 || busy === 0) return;
-    for (const { block: words } of workers) if (words[block.RUNNING] !== 0) ring(words, block.BELL, block.SLEEPING);
+    // All of them, whatever they do now: a callback may have ended since, and its worker sleeps on.
+    for (const { block: words } of workers) ring(words, block.BELL, block.SLEEPING);
   }
 
   /** A worker is about to start its loop. */
