@@ -3,12 +3,22 @@
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
+
+/** Not readline's: from Node 24 on it ends a line at U+2028 as well, which JSON may hold. */
+async function* linesOf(output: Readable): AsyncGenerator<string, void> {
+  let rest = '';
+  for await (const text of output.setEncoding('utf8')) {
+    const lines = (rest + (text as string)).split('\n');
+    rest = lines.pop()!;
+    yield* lines;
+  }
+  if (rest !== '') yield rest;
+}
 
 export class LineChild implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #lines: AsyncIterator<string>;
+  readonly #lines: AsyncGenerator<string, void>;
   readonly #exit: Promise<unknown>;
   #stderr = '';
 
@@ -21,7 +31,7 @@ export class LineChild implements AsyncDisposable {
     // it may end without reading what it was told
     this.#child.stdin.on('error', () => undefined);
     this.#exit = once(this.#child, 'exit');
-    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+    this.#lines = linesOf(this.#child.stdout);
   }
 
   /** What it prints next; fails with its errors if it has ended. */
