@@ -67,6 +67,9 @@ for l = 1, #KEYS - 2 do
         local failed = redis.pcall('ZADD', index, unpack(scores))
         if type(failed) ~= 'table' or not failed.err then
           failed = redis.pcall('HSET', unacked, unpack(records))
+          if type(failed) == 'table' and failed.err then
+            for i = 2, #scores, 2 do redis.pcall('ZREM', index, scores[i]) end
+          end
         end
         if type(failed) == 'table' and failed.err then
           -- they stay in the list

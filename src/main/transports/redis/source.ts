@@ -17,11 +17,12 @@ import { Mending } from '../mending.js';
 import { isRecoverable } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
 import { RedisConnection } from './connection.js';
+import { errorFromRedis } from './errors.js';
 import { Inflow } from './inflow.js';
 import { Leases } from './leases.js';
 import { Restorer } from './restorer.js';
 import { Restoring } from './restoring.js';
-import { Taker } from './taker.js';
+import { type Orphan, Taker } from './taker.js';
 
 export class RedisSource implements Source {
   readonly #options: SourceOptions;
@@ -40,6 +41,8 @@ export class RedisSource implements Source {
   #nextTag = 1;
   /** What a take may have recorded whose answer was lost with its connection. */
   #unsure: string[] = [];
+  /** Those of them that the server may still record. */
+  #orphans: Orphan[] = [];
   readonly #mending: Mending;
 
   constructor(options: SourceOptions, events: SourceEvents) {
@@ -132,8 +135,36 @@ export class RedisSource implements Source {
       this.#taker?.stop(),
       ...unsubscribe.map((end) => end().catch(() => undefined)),
     ]);
-    if (this.#taker !== undefined) this.#nextTag = this.#taker.nextTag;
+    if (this.#taker === undefined) return;
+    this.#keepTagsOf(this.#taker);
     this.#taker = undefined;
+    const connection = this.#connection;
+    if (this.#unsure.length === 0 || connection === undefined) return;
+    try {
+      // Once it has answered this it has seen the end of the waiters' sockets as well.
+      await connection.client.ping();
+      await this.#reclaim(connection);
+    } catch {
+      // The connection is gone: over the next one, or when its lease is over.
+    }
+  }
+
+  /** None of its tags is used again, and what is recorded under them without our hearing of it is put back. */
+  #keepTagsOf(taker: Taker): void {
+    this.#nextTag = taker.nextTag;
+    this.#unsure.push(...taker.unsure);
+    this.#orphans = taker.orphans;
+  }
+
+  async #reclaim({ client, keys, exchanges }: RedisConnection): Promise<void> {
+    const tags = this.#unsure;
+    this.#unsure = [];
+    try {
+      await new Restoring(client, keys, exchanges).reclaim(tags);
+    } catch (error) {
+      this.#unsure.push(...tags);
+      throw error;
+    }
   }
 
   async #disconnect(): Promise<void> {
@@ -172,8 +203,7 @@ export class RedisSource implements Source {
     inflow.lists = this.#names.map((name) => keys.lists(name));
     this.#leases.attach(client);
     // Nothing is taken over this connection yet, so none of these is here.
-    await new Restoring(client, keys, exchanges).reclaim(this.#unsure);
-    this.#unsure = [];
+    await this.#reclaim(connection);
     signal.throwIfAborted();
     this.#restorer?.close();
     this.#restorer = new Restorer(client, keys, exchanges, options, (error) => this.#trouble(error));
@@ -201,6 +231,7 @@ export class RedisSource implements Source {
         noAck: false,
         rotate: options.queueOrderStrategy === 'round_robin',
         canBlock,
+        orphans: this.#orphans,
       },
       {
         room: (place) => inflow.room(places[place]!),
@@ -208,8 +239,15 @@ export class RedisSource implements Source {
         deliver: (place, list, tag, envelope) => inflow.deliver(places[place]!, list, tag, envelope),
         delivered: () => inflow.flush(),
         failed: (error) => this.#trouble(error),
+        reclaim: async (tags) => {
+          this.#unsure.push(...tags);
+          await this.#reclaim(connection).catch((error: unknown) => {
+            this.#trouble(errorFromRedis(error, 'putting back what a lost connection had taken'));
+          });
+        },
       },
     );
+    this.#orphans = [];
     this.#taker = taker;
     taker.wake();
   }
@@ -247,8 +285,7 @@ export class RedisSource implements Source {
     this.#restorer?.close();
     if (this.#taker !== undefined) {
       // What a last take may have brought without our hearing of it: its tags are not used again, it is put back.
-      this.#unsure.push(...this.#taker.unsure);
-      this.#nextTag = this.#taker.nextTag + SKIPPED;
+      this.#keepTagsOf(this.#taker);
       void this.#taker.stop();
       this.#taker = undefined;
     }
@@ -257,6 +294,3 @@ export class RedisSource implements Source {
     this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
 }
-
-/** More than one take can bring. */
-const SKIPPED = 1024;

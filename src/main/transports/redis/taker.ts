@@ -6,6 +6,9 @@
  *              │            ▼
  *              └── found ── waiters, one a list ── every 250 ms for lists on which nobody waits
  *
+ * A waiter may bring the message with it, by a take of one that the server runs when its wait is over. As long as that is not
+ * answered its list is taken from by nobody else: two answers on two sockets know no order.
+ *
  * Whatever is asked is asked again after an error: a script has taken and recorded, or it has not.
  */
 import type { KombuError } from '../../../errors.js';
@@ -15,7 +18,7 @@ import type { Client } from './client.js';
 import { errorFromRedis, errorOfReply } from './errors.js';
 import type { Keys } from './keys.js';
 import { recordEnd } from './record.js';
-import { Waiter } from './waiter.js';
+import { GIVE_UP, Waiter } from './waiter.js';
 
 /** How often lists on which nobody waits are looked at, ms. */
 const LOOK_EVERY = 250;
@@ -38,6 +41,8 @@ export interface TakerEvents {
   delivered(): void;
   /** A queue, or the connection, cannot be read. It is tried again. */
   failed(error: KombuError): void;
+  /** Puts back what is recorded under these tags: nobody has heard of it. Must not reject. */
+  reclaim?(tags: readonly string[]): Promise<void>;
 }
 
 export interface TakerOptions {
@@ -54,6 +59,14 @@ export interface TakerOptions {
   readonly rotate: boolean;
   /** The server can move and block (Redis 6.2). */
   readonly canBlock: boolean;
+  /** Of takes before whose answers were lost, that the server may still run: to reclaim when this time is over. */
+  readonly orphans?: readonly Orphan[];
+}
+
+/** A tag under which something may be recorded of which nobody hears. `until`: of `performance.now()`. */
+export interface Orphan {
+  readonly tag: string;
+  readonly until: number;
 }
 
 /** `queue`, `step`: places among the queues, and among a queue's lists. */
@@ -61,6 +74,12 @@ interface List {
   readonly queue: number;
   readonly step: number;
   readonly key: string;
+}
+
+/** A take that a waiter has sent behind its look. */
+interface Armed {
+  readonly list: List;
+  readonly tag: number;
 }
 
 export class Taker {
@@ -72,9 +91,12 @@ export class Taker {
    * the server cannot block.
    */
   readonly #waiters = new Map<string, { readonly queue: number; readonly waiter: Waiter }>();
+  /** By list, while they are not answered. */
+  readonly #armed = new Map<string, Armed>();
+  #orphans: Orphan[];
   #nextTag: number;
-  /** A take was asked for, and what it brought is not known. */
-  #isUnsure = false;
+  /** Of the take that is under way, or whose answer did not come: its tags. */
+  #asked: { readonly first: number; readonly most: number } | undefined;
   /** All lists in the order in which they are taken from; one for each turn of the queues. */
   readonly #orders: readonly (readonly List[])[];
   #turn = 0;
@@ -88,14 +110,15 @@ export class Taker {
   #looks = FIRST_LOOK;
   /** The last take brought all that was asked for: there is more. */
   #isFlowing = true;
-  /** What could not be read by the last take: told once, for as long as it stays so. */
-  #failures = new Set<string>();
+  /** By list, '' for the records: why it cannot be read. Told once, for as long as it stays so. */
+  readonly #failures = new Map<string, string>();
 
   constructor(client: Client, options: TakerOptions, events: TakerEvents) {
     this.#client = client;
     this.#options = options;
     this.#events = events;
     this.#nextTag = options.firstTag;
+    this.#orphans = [...(options.orphans ?? [])];
     const { keys, queues, rotate } = options;
     this.#ends = queues.map(recordEnd);
     const names = queues.map((queue) => keys.lists(queue));
@@ -107,13 +130,20 @@ export class Taker {
         }),
       );
     this.#orders = rotate ? queues.map((_, first) => inTurn(first)) : [inTurn(0)];
-    for (const [index, queue] of options.queues.entries()) this.#waitOn(options.keys.list(queue, 0), index);
+    const step = keys.steps.indexOf(keys.stepOf(0));
+    for (const [queue, lists] of names.entries()) this.#waitOn({ queue, step, key: lists[step]! });
   }
 
-  #waitOn(list: string, queue: number): void {
+  #waitOn(list: List): void {
     const { canBlock, parameters } = this.#options;
-    if (!canBlock || this.#waiters.has(list)) return;
-    this.#waiters.set(list, { queue, waiter: new Waiter(parameters, list, () => this.#onFound()) });
+    const { key, queue } = list;
+    if (!canBlock || this.#waiters.has(key)) return;
+    const waiter = new Waiter(parameters, key, {
+      found: () => this.#onFound(),
+      take: (client) => this.#takeOne(client, list),
+      lost: () => this.#onLost(key),
+    });
+    this.#waiters.set(key, { queue, waiter });
   }
 
   /** The next one that will be given. */
@@ -121,10 +151,23 @@ export class Taker {
     return this.#nextTag;
   }
 
-  /** Of what the last take may have recorded without our hearing of it. */
+  /** Of what takes may have recorded without our hearing of it. */
   get unsure(): string[] {
-    if (!this.#isUnsure || this.#options.noAck) return [];
-    return Array.from({ length: MOST_MESSAGES }, (_, i) => `${this.#options.tagPrefix}${this.#nextTag + i}`);
+    const { tagPrefix, noAck } = this.#options;
+    if (noAck) return [];
+    const { first = 0, most = 0 } = this.#asked ?? {};
+    const tags = [...Array.from({ length: most }, (_, i) => first + i), ...this.#armedTags];
+    return tags.map((tag) => `${tagPrefix}${tag}`);
+  }
+
+  /** Those of them that the server may still record for a while, if it has not noticed that nobody waits. */
+  get orphans(): Orphan[] {
+    const until = performance.now() + GIVE_UP;
+    return [...this.#orphans, ...this.#armedTags.map((tag) => ({ tag: `${this.#options.tagPrefix}${tag}`, until }))];
+  }
+
+  get #armedTags(): number[] {
+    return [...this.#armed.values()].map(({ tag }) => tag);
   }
 
   /** There is more room than before. */
@@ -139,7 +182,7 @@ export class Taker {
     else this.#take();
   }
 
-  /** Nothing more is taken once this has resolved. */
+  /** Nothing more is taken once this has resolved; what waiters may have taken is `unsure`. */
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
@@ -148,7 +191,14 @@ export class Taker {
 
   #isWorthwhile(): boolean {
     const { queues } = this.#options;
-    return queues.some((_, queue) => this.#events.room(queue) >= 64);
+    return queues.some((_, queue) => this.#room(queue) >= 64);
+  }
+
+  /** Without what is kept for the waiters' takes. */
+  #room(queue: number): number {
+    let kept = 0;
+    for (const { list } of this.#armed.values()) if (list.queue === queue) kept++;
+    return Math.max(0, this.#events.room(queue) - kept);
   }
 
   #onFound(): void {
@@ -166,7 +216,7 @@ export class Taker {
 
   #take(): void {
     const { queues } = this.#options;
-    const room = queues.map((_, queue) => Math.min(MOST_MESSAGES, Math.max(0, this.#events.room(queue))));
+    const room = queues.map((_, queue) => Math.min(MOST_MESSAGES, this.#room(queue)));
     const bytes = this.#events.bytes();
     // `wake` says when there is room again.
     if (bytes <= 0 || room.every((each) => each === 0)) return;
@@ -186,53 +236,105 @@ export class Taker {
 
   /** Never rejects. */
   async #ask(room: readonly number[], bytes: number): Promise<void> {
-    const { keys, queues, tagPrefix, noAck } = this.#options;
-    const lists = this.#orders[this.#turn++ % this.#orders.length]!;
-    const args = [
-      keys.unacked,
-      keys.unackedIndex,
-      ...lists.map(({ key }) => key),
+    const order = this.#orders[this.#turn++ % this.#orders.length]!;
+    const lists = this.#armed.size === 0 ? order : order.filter(({ key }) => !this.#armed.has(key));
+    const first = this.#nextTag;
+    const most = Math.min(
       MOST_MESSAGES,
-      bytes,
-      tagPrefix,
-      this.#nextTag,
-      noAck ? '1' : '',
-      queues.length,
-      ...this.#ends.flatMap((end, i) => [room[i]!, end]),
-      ...lists.map(({ queue }) => queue + 1),
-    ];
+      room.reduce((sum, each) => sum + each, 0),
+    );
+    this.#nextTag += most;
+    this.#asked = { first, most };
     try {
-      this.#isUnsure = true;
-      const asked = this.#client.mozukuTakeBuffer(2 + lists.length, ...args);
+      const asked = this.#send(this.#client, lists, room, most, bytes, first);
       const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
-      this.#isUnsure = false;
-      let count = 0;
-      const failures = new Set<string>();
-      for (let i = 0; i < found.length; i += 2) {
-        const place = found[i] as number;
-        const bytesOf = found[i + 1] as Buffer;
-        if (place <= 0) {
-          const list = lists[-place - 1];
-          const error = this.#whyNot(list?.key, bytesOf);
-          failures.add(error.message);
-          if (!this.#failures.has(error.message)) this.#events.failed(error);
-          continue;
-        }
-        const { queue, step, key } = lists[place - 1]!;
-        this.#waitOn(key, queue);
-        this.#events.deliver(queue, step, this.#nextTag++, bytesOf);
-        count++;
-      }
-      this.#failures = failures;
+      this.#asked = undefined;
+      const count = this.#receive(found, lists, first);
+      if (this.#nextTag === first + most) this.#nextTag = first + count;
       this.#isFlowing = count > 0;
-      if (count > 0) {
-        this.#looks = FIRST_LOOK;
-        this.#events.delivered();
-      }
     } catch (error) {
       this.#isFlowing = false;
       if (!this.#stopped) this.#events.failed(errorFromRedis(error, 'taking messages'));
     }
+  }
+
+  /** `room`: of each queue. */
+  #send(client: Client, lists: readonly List[], room: readonly number[], most: number, bytes: number, first: number) {
+    const { keys, queues, tagPrefix, noAck } = this.#options;
+    return client.mozukuTakeBuffer(
+      2 + lists.length,
+      keys.unacked,
+      keys.unackedIndex,
+      ...lists.map(({ key }) => key),
+      most,
+      bytes,
+      tagPrefix,
+      first,
+      noAck ? '1' : '',
+      queues.length,
+      ...this.#ends.flatMap((end, i) => [room[i]!, end]),
+      ...lists.map(({ queue }) => queue + 1),
+    );
+  }
+
+  /** Gives how many messages there were. */
+  #receive(found: readonly (number | Buffer)[], lists: readonly List[], first: number): number {
+    let count = 0;
+    const failing = new Set<string>();
+    for (let i = 0; i < found.length; i += 2) {
+      const place = found[i] as number;
+      const bytes = found[i + 1] as Buffer;
+      if (place <= 0) {
+        const list = lists[-place - 1]?.key;
+        const error = this.#whyNot(list, bytes);
+        failing.add(list ?? '');
+        if (this.#failures.get(list ?? '') !== error.message) this.#events.failed(error);
+        this.#failures.set(list ?? '', error.message);
+        continue;
+      }
+      const list = lists[place - 1]!;
+      this.#waitOn(list);
+      this.#events.deliver(list.queue, list.step, first + count++, bytes);
+    }
+    if (this.#failures.size > 0)
+      for (const key of ['', ...lists.map((list) => list.key)]) if (!failing.has(key)) this.#failures.delete(key);
+    if (count > 0) {
+      this.#looks = FIRST_LOOK;
+      this.#events.delivered();
+    }
+    return count;
+  }
+
+  /** For a waiter. Room of one is left to other lists: while nothing comes from this one, something may from those. */
+  #takeOne(client: Client, list: List): Promise<boolean> | undefined {
+    const { reclaim } = this.#events;
+    const bytes = this.#events.bytes();
+    if (this.#stopped || reclaim === undefined || bytes <= 0 || this.#room(list.queue) < 2) return undefined;
+    const armed = { list, tag: this.#nextTag++ };
+    this.#armed.set(list.key, armed);
+    const room = this.#options.queues.map((_, queue) => (queue === list.queue ? 1 : 0));
+    return this.#send(client, [list], room, 1, bytes, armed.tag).then((found) => {
+      // Given up already: what it brings is put back.
+      if (this.#stopped || this.#armed.get(list.key) !== armed) return false;
+      this.#armed.delete(list.key);
+      return this.#receive(found, [list], armed.tag) > 0;
+    });
+  }
+
+  #onLost(key: string): void {
+    const armed = this.#armed.get(key);
+    if (armed === undefined || this.#stopped) return;
+    this.#armed.delete(key);
+    this.#orphans.push({ tag: `${this.#options.tagPrefix}${armed.tag}`, until: performance.now() + GIVE_UP });
+  }
+
+  #reclaimOrphans(): void {
+    if (this.#orphans.length === 0) return;
+    const time = performance.now();
+    const due = this.#orphans.filter(({ until }) => until <= time);
+    if (due.length === 0) return;
+    this.#orphans = this.#orphans.filter(({ until }) => until > time);
+    void this.#events.reclaim?.(due.map(({ tag }) => tag));
   }
 
   #whyNot(list: string | undefined, text: Buffer): KombuError {
@@ -243,6 +345,7 @@ export class Taker {
 
   #wait(): void {
     // Found at once, and of no use, is what lies in a queue whose messages may not come now.
+    this.#reclaimOrphans();
     for (const { queue, waiter } of this.#waiters.values()) {
       if (this.#events.room(queue) > 0) waiter.wait();
       else waiter.rest();

@@ -2,6 +2,10 @@
  * Waits for a list to have something in it. `BLMOVE key key RIGHT RIGHT` blocks as long as the list is empty and moves its last
  * message onto the place where it was: a look that takes nothing. On a socket of its own, since nothing else is answered on it
  * meanwhile; never for longer than a few seconds, and with a deadline on our side, since a blocked answer may never come.
+ *
+ * Where the taker has room for one message, the take is sent right behind the look: the server runs it the moment the look is
+ * over, and the message comes without another way there and back. From then on until it is answered nobody knows whether it has
+ * recorded something; a server that has not noticed that the socket is gone may still run it, until the look is over.
  */
 import { ConnectionError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
@@ -11,27 +15,38 @@ import { type Client, openClient } from './client.js';
 
 /** Seconds that the server blocks at a time. */
 const BLOCK = 3;
-/** Milliseconds until an answer that does not come is given up. */
-const GIVE_UP = (BLOCK + 2) * 1000;
+/** Milliseconds until an answer that does not come is given up; a server has run by then what it was sent. */
+export const GIVE_UP = (BLOCK + 2) * 1000;
+
+export interface WaiterEvents {
+  /** There is something in the list. */
+  found(): void;
+  /**
+   * Asks for the message for which is waited. Resolves with whether it brought one, once that is dealt with; undefined where
+   * there is to be no more than a look.
+   */
+  take(client: Client): Promise<boolean> | undefined;
+  /** Of the take that was asked for last no answer will come. */
+  lost(): void;
+}
 
 export class Waiter {
   readonly #parameters: ConnectionParameters;
   readonly #list: string;
-  /** There is something in the list. */
-  readonly #onFound: () => void;
+  readonly #events: WaiterEvents;
   readonly #closing = new AbortController();
   #client: Client | undefined;
   #wanted = false;
   #running = false;
   #rest: Promise<void> = Promise.resolve();
 
-  constructor(parameters: ConnectionParameters, list: string, onFound: () => void) {
+  constructor(parameters: ConnectionParameters, list: string, events: WaiterEvents) {
     this.#parameters = parameters;
     this.#list = list;
-    this.#onFound = onFound;
+    this.#events = events;
   }
 
-  /** Calls `onFound` once, unless `rest` is called before. */
+  /** Until something is found once, or `rest` is called. */
   wait(): void {
     this.#wanted = true;
     if (this.#running || this.#closing.signal.aborted) return;
@@ -58,18 +73,20 @@ export class Waiter {
     while (this.#wanted && !signal.aborted) {
       try {
         const client = this.#client ?? (await this.#connect());
-        const found = await withDeadline(
-          client.blmove(this.#list, this.#list, 'RIGHT', 'RIGHT', BLOCK),
-          'waiting for a message',
-          GIVE_UP,
-          signal,
-        );
+        const look = client.blmove(this.#list, this.#list, 'RIGHT', 'RIGHT', BLOCK);
+        const take = this.#events.take(client);
+        // Also where the look fails the take is answered.
+        const answers = Promise.allSettled([look, take]);
+        await withDeadline(answers, 'waiting for a message', GIVE_UP, signal);
+        const isFound = (await look) !== null;
+        const isTaken = await take;
         failures = 0;
-        if (found === null || !this.#wanted) continue;
+        if (!(isTaken ?? isFound) || !this.#wanted) continue;
         this.#wanted = false;
-        this.#onFound();
+        this.#events.found();
       } catch {
         // Whatever it is, he who takes from the list meets it too.
+        this.#events.lost();
         this.#client?.disconnect();
         this.#client = undefined;
         await pause(reconnectDelay(failures++), signal);
