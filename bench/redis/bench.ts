@@ -195,7 +195,7 @@ export async function benchRedis(args: readonly string[]): Promise<number> {
   } else {
     if (idle !== undefined) process.stdout.write(loneLines(idle));
     for (const peer of peers) process.stdout.write(peerLine(peer, samples, absent[peer]));
-    for (const result of results) {
+    for (const result of results.filter(({ over, under }) => peers.includes(over) && peers.includes(under))) {
       const missing = [result.over, result.under].filter((peer) => !samples.some((sample) => sample.peer === peer));
       process.stdout.write(targetLine(result, `no ${missing.join(' and no ')}`));
     }

@@ -15,8 +15,8 @@ export interface LoneOutput {
   readonly startMicros: readonly number[];
 }
 
-/** How long it may go on working on what it did before: connecting, threads that start. */
-const SETTLE_MS = 2000;
+/** Until then V8 gives back what starting needed, in several rounds of collection. */
+const SETTLE_MS = 20_000;
 
 const [url = '', seconds = '', count = ''] = process.argv.slice(2);
 process.stdin.resume().on('end', () => process.exit(1));

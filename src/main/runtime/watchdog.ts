@@ -25,6 +25,8 @@ export interface WatchdogEvents {
 /** Beyond its timeout, a callback whose worker's loop does not turn has this long, ms. */
 const LOOP_GRACE = 1_000;
 const STALLED_AFTER = 10_000;
+/** Where nothing but stalls is looked for, ms: an idle process should sleep. */
+const STALLS_EVERY = 1000;
 
 export class Watchdog {
   readonly #options: WatchdogOptions;
@@ -37,8 +39,9 @@ export class Watchdog {
   }
 
   start(lives: () => Iterable<WorkerLife>): void {
-    const { timeout } = this.#options;
-    const every = timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : 250;
+    const { timeout, maxMessagesPerWorker, maxWorkerMemory } = this.#options;
+    const stallsOnly = timeout === 0 && maxMessagesPerWorker === undefined && maxWorkerMemory === undefined;
+    const every = timeout > 0 ? Math.max(10, Math.min(250, timeout / 4)) : stallsOnly ? STALLS_EVERY : 250;
     this.#timer = setInterval(() => this.#look(lives()), every);
     this.#timer.unref();
   }
