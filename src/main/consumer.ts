@@ -40,7 +40,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   readonly #running = new Set<Promise<void>>();
   readonly #unsettled = new Unsettled();
   /** Messages for the loop that have no taker yet; without acks there is nothing held. */
-  #inbox: { readonly message: Message; readonly held: Held | undefined }[] = [];
+  #inbox: { readonly message: Message; readonly held: Held | undefined; readonly onTaken?: () => void }[] = [];
   #iterating = false;
   #wake: () => void = () => undefined;
   #life = new ConsumerLife();
@@ -309,8 +309,10 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       await this.consume();
       for (;;) {
         const next = this.#inbox.shift();
-        if (next !== undefined) yield next.message;
-        else if (this.#life.failure !== undefined) throw this.#life.failure;
+        if (next !== undefined) {
+          next.onTaken?.();
+          yield next.message;
+        } else if (this.#life.failure !== undefined) throw this.#life.failure;
         else if (!this.consuming) return;
         else {
           await new Promise<void>((resolve) => {
@@ -331,20 +333,24 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   }
 
   /** Called by amqplib, which closes the channel if this throws. */
-  #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): void {
+  #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): Promise<void> | undefined {
     const held = noAck ? undefined : this.#unsettled.add(channel, raw);
     const decoding = { accept: this.accept, maxDecodedBytes: this.#maxDecodedBytes, types: this.#types };
     const settle = held === undefined ? () => undefined : this.#unsettled.settle(held);
     const message = messageFrom(raw, queue, decoding, settle, traitsOn(channel, raw, noAck));
     if (this.#iterating) {
-      this.#inbox.push({ message, held });
+      // What is held counts for the prefetch, which a loop always has.
+      let taken: Promise<void> | undefined;
+      if (held === undefined) taken = new Promise((onTaken) => this.#inbox.push({ message, held, onTaken }));
+      else this.#inbox.push({ message, held });
       this.#wake();
-      return;
+      return taken;
     }
     const run = this.#run(message)
       .catch((error: unknown) => tellError(this, error, message))
       .finally(() => this.#running.delete(run));
     this.#running.add(run);
+    return run;
   }
 
   async #run(message: Message): Promise<void> {
