@@ -40,7 +40,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   readonly #running = new Set<Promise<void>>();
   readonly #unsettled = new Unsettled();
   /** Messages for the loop that have no taker yet; without acks there is nothing held. */
-  #inbox: { readonly message: Message; readonly held: Held | undefined; readonly onTaken?: () => void }[] = [];
+  #inbox: { readonly message: Message; readonly held: Held | undefined; readonly onTaken: () => void }[] = [];
   #iterating = false;
   #wake: () => void = () => undefined;
   #life = new ConsumerLife();
@@ -237,7 +237,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   async recover(options?: known.RecoverOptions): Promise<void> {
     readOptions<known.RecoverOptions>('Consumer.recover', known.RECOVER_OPTIONS, options);
     this.#unsettled.giveBack();
-    this.#inbox = this.#inbox.filter(({ held }) => held?.givenBack !== true);
+    this.#inbox = this.#inbox.filter(({ held, onTaken }) => held?.givenBack !== true || void onTaken());
   }
 
   /** Drops what waits in its queues; resolves with the number of messages. */
@@ -309,10 +309,9 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       await this.consume();
       for (;;) {
         const next = this.#inbox.shift();
-        if (next !== undefined) {
-          next.onTaken?.();
-          yield next.message;
-        } else if (this.#life.failure !== undefined) throw this.#life.failure;
+        next?.onTaken();
+        if (next !== undefined) yield next.message;
+        else if (this.#life.failure !== undefined) throw this.#life.failure;
         else if (!this.consuming) return;
         else {
           await new Promise<void>((resolve) => {
@@ -339,10 +338,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
     const settle = held === undefined ? () => undefined : this.#unsettled.settle(held);
     const message = messageFrom(raw, queue, decoding, settle, traitsOn(channel, raw, noAck));
     if (this.#iterating) {
-      // What is held counts for the prefetch, which a loop always has.
-      let taken: Promise<void> | undefined;
-      if (held === undefined) taken = new Promise((onTaken) => this.#inbox.push({ message, held, onTaken }));
-      else this.#inbox.push({ message, held });
+      const taken = new Promise<void>((onTaken) => this.#inbox.push({ message, held, onTaken }));
       this.#wake();
       return taken;
     }

@@ -126,9 +126,8 @@ export class Consumption {
 
   /** No more messages once this has resolved. */
   async stop(): Promise<void> {
-    this.#listener?.close();
     this.#backlog?.close();
-    await this.#taker?.stop();
+    await Promise.all([this.#taker?.stop(), this.#listener?.stop()]);
   }
 
   /** One message of the queue, if it has any. */

@@ -4,11 +4,15 @@
  * waiting, who may be what that consumer waits for.
  */
 import { ClosedError, ConnectionError, type KombuError } from '../../../errors.js';
+import { withDeadline } from '../../deadline.js';
 import type { Backlog, Valve } from './backlog.js';
 import { type Client, locationOf, openClient } from './client.js';
 import type { RedisConnection } from './connection.js';
 import { errorFromRedis } from './errors.js';
 import { watchPulse } from './pulse.js';
+
+/** Milliseconds. */
+const STOP_TIMEOUT = 2000;
 
 export interface ListenerEvents {
   /** What is published from now on is not heard. `missed`: nor may be what was published before. */
@@ -77,12 +81,31 @@ export class Listener implements Valve {
     this.#backlog.attach(this);
   }
 
+  /** Nothing more is heard, and the server knows it, once this has resolved. Never rejects. */
+  async stop(): Promise<void> {
+    const client = this.#client;
+    // Where it is not read, the answer is behind all that nobody wants any more.
+    const isAnswering = !this.#isPaused && !this.#closed && client?.status === 'ready';
+    const goodbye = isAnswering ? client.quit() : undefined;
+    this.#end();
+    try {
+      if (goodbye !== undefined) await withDeadline(goodbye, 'closing a subscription', STOP_TIMEOUT);
+    } catch {
+      // Gone already, or silent: closed is what it should be.
+    }
+    client?.disconnect();
+  }
+
   close(): void {
+    this.#end();
+    this.#client?.disconnect();
+  }
+
+  #end(): void {
     this.#closed = true;
     this.#unfollow();
     this.#backlog.detach(this);
     this.#releaseImpatient();
-    this.#client?.disconnect();
   }
 
   pause(): void {

@@ -130,10 +130,10 @@ export class RedisSource implements Source {
   }
 
   async #stop(): Promise<void> {
-    this.#deafen();
     for (const backlog of this.#backlogs.values()) backlog.close();
     this.#backlogs.clear();
-    await Promise.all([this.#mending.underWay, this.#taker?.stop()]);
+    const listeners = this.#listeners.splice(0);
+    await Promise.all([this.#mending.underWay, this.#taker?.stop(), ...listeners.map((each) => each.stop())]);
     // Mended a moment before it was told to stop.
     this.#deafen();
     if (this.#taker !== undefined) this.#nextTag = this.#taker.nextTag;
