@@ -40,7 +40,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   readonly #running = new Set<Promise<void>>();
   readonly #unsettled = new Unsettled();
   /** Messages for the loop that have no taker yet; without acks there is nothing held. */
-  #inbox: { readonly message: Message; readonly held: Held | undefined }[] = [];
+  #inbox: { readonly message: Message; readonly held: Held | undefined; readonly onTaken: () => void }[] = [];
   #iterating = false;
   #wake: () => void = () => undefined;
   #life = new ConsumerLife();
@@ -237,7 +237,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   async recover(options?: known.RecoverOptions): Promise<void> {
     readOptions<known.RecoverOptions>('Consumer.recover', known.RECOVER_OPTIONS, options);
     this.#unsettled.giveBack();
-    this.#inbox = this.#inbox.filter(({ held }) => held?.givenBack !== true);
+    this.#inbox = this.#inbox.filter(({ held, onTaken }) => held?.givenBack !== true || void onTaken());
   }
 
   /** Drops what waits in its queues; resolves with the number of messages. */
@@ -309,6 +309,7 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
       await this.consume();
       for (;;) {
         const next = this.#inbox.shift();
+        next?.onTaken();
         if (next !== undefined) yield next.message;
         else if (this.#life.failure !== undefined) throw this.#life.failure;
         else if (!this.consuming) return;
@@ -331,20 +332,21 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   }
 
   /** Called by amqplib, which closes the channel if this throws. */
-  #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): void {
+  #deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): Promise<void> | undefined {
     const held = noAck ? undefined : this.#unsettled.add(channel, raw);
     const decoding = { accept: this.accept, maxDecodedBytes: this.#maxDecodedBytes, types: this.#types };
     const settle = held === undefined ? () => undefined : this.#unsettled.settle(held);
     const message = messageFrom(raw, queue, decoding, settle, traitsOn(channel, raw, noAck));
     if (this.#iterating) {
-      this.#inbox.push({ message, held });
+      const taken = new Promise<void>((onTaken) => this.#inbox.push({ message, held, onTaken }));
       this.#wake();
-      return;
+      return taken;
     }
     const run = this.#run(message)
       .catch((error: unknown) => tellError(this, error, message))
       .finally(() => this.#running.delete(run));
     this.#running.add(run);
+    return run;
   }
 
   async #run(message: Message): Promise<void> {

@@ -34,7 +34,8 @@ export interface Start {
 }
 
 export interface ConsumingEvents {
-  deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): void;
+  /** What it gives, if anything, settles when the message is handled: a transport may bring no more meanwhile. */
+  deliver(channel: Channel, raw: amqplib.ConsumeMessage, queue: string, noAck: boolean): Promise<void> | undefined;
   /** The broker has cancelled the consumer of a queue. */
   cancelled(queue: string, consumerTag: string): void;
   /** The channel is gone. `consumed`: messages came through it, and nobody is told of its end otherwise. */
@@ -246,12 +247,13 @@ export class Consuming {
   async #consume(channel: Channel, entry: Entry, name: string, noAck: boolean, call: CallOptions): Promise<void> {
     const { queue } = entry;
     const consumerTag = `${this.#settings.tagPrefix}${processId}.${++lastTag}`;
-    const deliver = (raw: amqplib.ConsumeMessage | null): void => {
-      if (raw !== null) this.#events.deliver(channel, raw, name, noAck);
-      else if (entry.tag === consumerTag) {
+    const deliver = (raw: amqplib.ConsumeMessage | null): Promise<void> | undefined => {
+      if (raw !== null) return this.#events.deliver(channel, raw, name, noAck);
+      if (entry.tag === consumerTag) {
         this.#ended(entry);
         this.#events.cancelled(name, consumerTag);
       }
+      return undefined;
     };
     const settings = { consumerTag, noAck, arguments: toTable(queue.consumerArguments ?? {}, 'consumerArguments') };
     const before = entry.tag;

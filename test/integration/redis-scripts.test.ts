@@ -78,7 +78,7 @@ for (let seed = 1; seed <= 8; seed++) {
           const reply = await client.mozukuPutBackBuffer(
             2 + back.length,
             ...['unacked', 'unacked_index', ...back.map(({ list }) => list), ''],
-            ...back.flatMap(({ each, envelope }) => [each, envelope]),
+            ...back.flatMap(({ each, envelope }) => [each, envelope, '']),
           );
           assert.deepEqual(reply, [back.length]);
           for (const { each, list, envelope } of back) {

@@ -18,8 +18,8 @@ export class Catalog {
     const args = plain(options.arguments);
     const expires = options.expires ?? args['x-expires'];
     warnOfArguments(queue, args);
-    if (typeof expires === 'number' && expires > 0) exchanges.expires.set(queue, Math.round(expires));
-    else exchanges.expires.delete(queue);
+    if (typeof expires === 'number' && expires > 0) exchanges.lasting.set(queue, Math.round(expires));
+    else exchanges.lasting.delete(queue);
     exchanges.queues.add(queue);
     if (options.exclusive === true) this.#redis.passing.set(queue, 'exclusive');
     else if (options.autoDelete === true) this.#redis.passing.set(queue, 'autoDelete');
@@ -39,6 +39,14 @@ export class Catalog {
     const { client, keys } = this.#redis;
     const sizes = await Promise.all(keys.lists(queue).map((list) => client.llen(list)));
     return sizes.reduce((sum, size) => sum + size, 0);
+  }
+
+  /** It was used: a queue with `expires` begins to last anew. */
+  async renew(queue: string): Promise<void> {
+    const { client, exchanges, keys } = this.#redis;
+    const milliseconds = exchanges.lasting.get(queue);
+    if (milliseconds === undefined) return;
+    await Promise.all(keys.lists(queue).map((list) => client.pexpire(list, milliseconds)));
   }
 
   async purge(queue: string): Promise<number> {
@@ -62,26 +70,29 @@ export class Catalog {
     const messages = await this.purge(queue);
     for (const [exchange, members] of exchanges.bindings) {
       for (const member of members) {
-        if (keys.readBinding(member)?.queue !== queue) continue;
+        const binding = keys.readBinding(member);
+        if (binding?.queue !== queue) continue;
         members.delete(member);
+        exchanges.lasting.unbound(exchange, binding.routingKey, queue);
         await client.srem(keys.bindings(exchange), member);
       }
     }
     exchanges.queues.delete(queue);
     this.#redis.passing.delete(queue);
-    exchanges.expires.delete(queue);
-    exchanges.fanoutQueues.delete(queue);
+    exchanges.lasting.delete(queue);
+    await exchanges.fanout.removeQueue(queue);
     return messages;
   }
 
   /**
-   * At the end of a connection: its exclusive queues, and those of fanout exchanges that are to go with their consumers. Others may
-   * have consumers elsewhere, which nobody here knows of.
+   * At the end of a connection: its exclusive queues, and those of fanout exchanges that are to go with their consumers, if they were
+   * the last in this process. Others may have consumers elsewhere, which nobody here knows of.
    */
   async deletePassing(): Promise<void> {
     const { passing, exchanges } = this.#redis;
     for (const [queue, why] of passing) {
-      if (why === 'exclusive' || exchanges.fanoutQueues.has(queue)) await this.deleteQueue(queue, false);
+      const isForsaken = exchanges.fanout.has(queue) && !exchanges.fanout.isHeard(queue);
+      if (why === 'exclusive' || isForsaken) await this.deleteQueue(queue, false);
     }
   }
 
@@ -89,17 +100,19 @@ export class Catalog {
     const { client, exchanges, keys } = this.#redis;
     if (exchange === '') throw refuse(403, 'ACCESS_REFUSED - operation not permitted on the default exchange');
     const type = exchanges.typeOf(exchange);
-    if (type === 'fanout') exchanges.fanoutQueues.set(queue, { exchange, routingKey });
     const member = keys.binding(routingKey, queue, type === 'topic');
     exchanges.bindingsOf(exchange).add(member);
+    exchanges.lasting.bound(exchange, routingKey, queue);
     await client.sadd(keys.bindings(exchange), member);
+    if (type === 'fanout') await exchanges.fanout.add(queue, exchange, routingKey);
   }
 
   async unbind(queue: string, exchange: string, routingKey: string): Promise<void> {
     const { client, exchanges, keys } = this.#redis;
-    if (exchanges.fanoutQueues.get(queue)?.exchange === exchange) exchanges.fanoutQueues.delete(queue);
+    await exchanges.fanout.remove(queue, exchange, routingKey);
     const member = keys.binding(routingKey, queue, exchanges.typeOf(exchange) === 'topic');
     exchanges.bindingsOf(exchange).delete(member);
+    exchanges.lasting.unbound(exchange, routingKey, queue);
     await client.srem(keys.bindings(exchange), member);
   }
 
@@ -130,6 +143,8 @@ export class Catalog {
     const { client, exchanges, keys } = this.#redis;
     exchanges.declared.delete(name);
     exchanges.bindings.delete(name);
+    exchanges.lasting.exchangeDeleted(name);
+    await exchanges.fanout.removeExchange(name);
     await client.del(keys.bindings(name));
   }
 }

@@ -8,6 +8,7 @@ import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
 import { IllegalOperationError } from 'amqplib';
 import { ClosedError, type KombuError, ResourceError } from '../../../errors.js';
+import { isThenable } from '../../entities/safely.js';
 import { isRecoverable } from '../reconnect.js';
 import type { OnSettled, Outgoing } from '../transport.js';
 import { Catalog } from './catalog.js';
@@ -19,7 +20,8 @@ import { received } from './received.js';
 import { refuse } from './refusal.js';
 import { Restorer } from './restorer.js';
 
-type OnMessage = (message: amqplib.ConsumeMessage | null) => void;
+/** A promise that it gives settles when the message is handled. */
+type OnMessage = (message: amqplib.ConsumeMessage | null) => unknown;
 
 interface Held {
   readonly taken: Taken;
@@ -178,7 +180,7 @@ export class RedisChannel extends EventEmitter {
         queue,
         noAck,
         prefetch: this.#prefetch,
-        onTaken: (taken) => this.#deliver(consumption, consumerTag, taken, onMessage),
+        onTaken: (taken) => this.#deliver(consumption, { consumerTag, noAck, onMessage }, taken),
         onTrouble: this.#onTrouble,
       });
       this.#consumptions.set(consumerTag, consumption);
@@ -205,6 +207,7 @@ export class RedisChannel extends EventEmitter {
     return this.#ask(`getting a message of '${queue}'`, async () => {
       const noAck = options.noAck === true;
       const taken = await Consumption.one(this.#redis, queue, noAck);
+      await this.#catalog.renew(queue);
       if (taken === undefined) return false;
       const deliveryTag = this.#hold(undefined, taken, noAck);
       const messageCount = await this.#catalog.size(queue);
@@ -266,7 +269,9 @@ export class RedisChannel extends EventEmitter {
       void consumption.stop();
     }
     this.#consumptions.clear();
-    for (const { taken } of this.#held.values()) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
+    for (const { taken } of this.#held.values()) {
+      if (taken.tag !== undefined) this.#leases!.putBack(taken.tag, taken.list, taken.envelope);
+    }
     this.#held.clear();
     this.#leases?.detach();
     if (this.#leases !== undefined && this.#leases.untold > 0) leftovers.add(this.#leases);
@@ -295,28 +300,35 @@ export class RedisChannel extends EventEmitter {
     else process.emitWarning(error.message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS_RESTORE' });
   }
 
-  #deliver(consumption: Consumption, consumerTag: string, taken: Taken, onMessage: OnMessage): void {
-    const deliveryTag = this.#hold(consumption, taken, taken.tag === undefined);
+  #deliver(
+    consumption: Consumption,
+    { consumerTag, noAck, onMessage }: { consumerTag: string; noAck: boolean; onMessage: OnMessage },
+    taken: Taken,
+  ): PromiseLike<unknown> | undefined {
+    const deliveryTag = this.#hold(consumption, taken, noAck);
     // Taken while it was closing: it goes back with the rest, unless it is recorded nowhere.
-    if (this.#illegal !== undefined && taken.tag !== undefined) return;
+    if (this.#illegal !== undefined && taken.tag !== undefined) return undefined;
     const message = received(taken.envelope, deliveryTag);
     const delivery = { ...message, fields: { ...message.fields, consumerTag } } as unknown as amqplib.ConsumeMessage;
     this.emit('delivery', delivery);
-    onMessage(delivery);
+    const handling = onMessage(delivery);
+    return isThenable(handling) ? handling : undefined;
   }
 
   #hold(consumption: Consumption | undefined, taken: Taken, noAck: boolean): number {
     this.#lastTag++;
     if (noAck) return this.#lastTag;
-    this.#leases ??= this.#makeLeases();
-    this.#leases.taken(taken.tag!);
+    if (taken.tag !== undefined) {
+      this.#leases ??= this.#makeLeases();
+      this.#leases.taken(taken.tag);
+    }
     this.#held.set(this.#lastTag, { taken, consumption });
     return this.#lastTag;
   }
 
   #makeLeases(): Leases {
-    const { client, keys, options } = this.#redis;
-    const leases = new Leases(keys, options.visibilityTimeout, this.#onTrouble);
+    const { client, keys, exchanges, options } = this.#redis;
+    const leases = new Leases(keys, exchanges.lasting, options.visibilityTimeout, this.#onTrouble);
     leases.attach(client);
     return leases;
   }
@@ -341,8 +353,11 @@ export class RedisChannel extends EventEmitter {
     if (held === undefined) return;
     this.#held.delete(deliveryTag);
     const { taken, consumption } = held;
-    if (requeue) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
-    else this.#leases!.ack(taken.tag!);
+    // What was heard of a fanout exchange is recorded nowhere: its end makes room for the next, and no more.
+    if (taken.tag !== undefined) {
+      if (requeue) this.#leases!.putBack(taken.tag, taken.list, taken.envelope);
+      else this.#leases!.ack(taken.tag);
+    }
     consumption?.settled();
   }
 

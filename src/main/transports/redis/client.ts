@@ -23,7 +23,7 @@ export type Client = Redis & {
   mozukuPutBackBuffer(keys: number, ...args: Argument[]): Promise<(number | Buffer)[]>;
   mozukuRestoreBuffer(keys: number, ...args: Argument[]): Promise<(number | Buffer)[]>;
   mozukuOverdueBuffer(keys: number, ...args: Argument[]): Promise<Buffer[]>;
-  mozukuPublish(keys: number, ...args: Argument[]): Promise<number>;
+  mozukuPublish(keys: number, ...args: Argument[]): Promise<number | [number, ...string[]]>;
 };
 
 /** The number of the database: `/3` of the URL, 0 without one. Throws `InvalidPath`. */

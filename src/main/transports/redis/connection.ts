@@ -17,7 +17,6 @@ import { Keys } from './keys.js';
 import { RedisModel } from './model.js';
 import { RedisPublisher } from './publisher.js';
 import { PULSE, watchPulse } from './pulse.js';
-import { Subscriptions } from './subscriptions.js';
 
 export class RedisConnection implements BrokerConnection {
   readonly model: amqplib.ChannelModel;
@@ -28,7 +27,6 @@ export class RedisConnection implements BrokerConnection {
   readonly options: RedisOptions;
   readonly exchanges: Exchanges;
   readonly publisher: RedisPublisher;
-  readonly subscriptions: Subscriptions;
   /** The server knows BLMOVE. */
   readonly canBlock: boolean;
   /** Queues that it declared and that do not outlive it. */
@@ -56,7 +54,6 @@ export class RedisConnection implements BrokerConnection {
     this.publisher = new RedisPublisher(client, this.keys, this.exchanges, this.options, (error) =>
       this.useless(error),
     );
-    this.subscriptions = new Subscriptions(parameters, (reason) => this.useless(reason));
     this.heartbeat = parameters.heartbeat ?? PULSE;
     const calm = watchPulse(client, this.heartbeat, locationOf(parameters), (error) => this.useless(error));
     const model = new RedisModel(this);
@@ -68,7 +65,6 @@ export class RedisConnection implements BrokerConnection {
       calm();
       this.#open = false;
       if (!this.#closing) this.#reason ??= reason;
-      void this.subscriptions.close();
       model.toClosed(this.reason);
       return this.reason;
     });

@@ -1,9 +1,11 @@
-/** Messages of one queue for one consumer of a channel: taken from its lists, or heard of its fanout exchange. */
+/** Messages of one queue for one consumer of a channel: taken from its lists, or heard of its fanout exchanges. */
 import { randomUUID } from 'node:crypto';
 import type { KombuError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
+import { Backlog } from './backlog.js';
 import type { RedisConnection } from './connection.js';
 import { errorOfReply } from './errors.js';
+import { Listener } from './listener.js';
 import { recordEnd } from './record.js';
 import { TAKE_TIMEOUT, Taker } from './taker.js';
 
@@ -20,20 +22,27 @@ export interface ConsumptionOptions {
   readonly noAck: boolean;
   /** 0: no limit. */
   readonly prefetch: number;
-  readonly onTaken: (taken: Taken) => void;
+  /** What it gives, if anything, settles when the message is handled. */
+  readonly onTaken: (taken: Taken) => PromiseLike<unknown> | undefined;
   readonly onTrouble: (error: KombuError) => void;
 }
 
 /** Of one take, where there is no prefetch: then the event loop has its turn. */
 const UNLIMITED = 64;
 const MOST_BYTES = 1024 * 1024;
+/** Without a prefetch: what is handed over and not handled yet. */
+export const MOST_RUNNING = 1024;
+export const MOST_RUNNING_BYTES = 16 * 1024 * 1024;
 
 export class Consumption {
   readonly #redis: RedisConnection;
   readonly #options: ConsumptionOptions;
   #taker: Taker | undefined;
-  #unsubscribe: (() => Promise<void>) | undefined;
+  #listener: Listener | undefined;
+  #backlog: Backlog | undefined;
   #unsettled = 0;
+  #running = 0;
+  #runningBytes = 0;
 
   constructor(redis: RedisConnection, options: ConsumptionOptions) {
     this.#redis = redis;
@@ -41,27 +50,30 @@ export class Consumption {
   }
 
   async start(): Promise<void> {
-    const { client, keys, exchanges, parameters, canBlock, subscriptions } = this.#redis;
-    const { queue, noAck, prefetch, onTaken, onTrouble } = this.#options;
-    const fanout = exchanges.fanoutQueues.get(queue);
-    const [first] = keys.lists(queue);
-    if (fanout !== undefined) {
-      const channel = keys.subscription(fanout.exchange, fanout.routingKey);
-      this.#unsubscribe = await subscriptions.subscribe(channel, (envelope) => {
-        onTaken({ tag: undefined, list: first!, envelope });
+    const { client, keys, exchanges, parameters, canBlock } = this.#redis;
+    const { queue, noAck, onTrouble } = this.#options;
+    const lists = keys.lists(queue);
+    if (exchanges.fanout.has(queue)) {
+      this.#backlog = new Backlog({
+        room: () => this.#room,
+        bytes: () => this.#bytes,
+        deliver: (envelope) => this.#deliver({ tag: undefined, list: lists[0]!, envelope }),
+        delivered: () => undefined,
       });
+      this.#listener = new Listener(this.#redis, queue, this.#backlog, {
+        lost: (error) => this.#redis.useless(error),
+        failed: onTrouble,
+      });
+      await this.#listener.start();
       return;
     }
     const tagPrefix = `${randomUUID()}:`;
-    const lists = keys.lists(queue);
     const options = { parameters, keys, queues: [queue], tagPrefix, firstTag: 1, noAck, rotate: false, canBlock };
     this.#taker = new Taker(client, options, {
-      room: () => (noAck || prefetch === 0 ? UNLIMITED : prefetch - this.#unsettled),
-      bytes: () => MOST_BYTES,
-      deliver: (_queue, list, number, envelope) => {
-        if (!noAck) this.#unsettled++;
-        onTaken({ tag: noAck ? undefined : `${tagPrefix}${number}`, list: lists[list]!, envelope });
-      },
+      room: () => this.#room,
+      bytes: () => this.#bytes,
+      deliver: (_queue, list, number, envelope) =>
+        this.#deliver({ tag: noAck ? undefined : `${tagPrefix}${number}`, list: lists[list]!, envelope }),
       delivered: () => undefined,
       failed: onTrouble,
     });
@@ -71,7 +83,40 @@ export class Consumption {
   /** One of its messages was settled. */
   settled(): void {
     this.#unsettled--;
+    this.#wake();
+  }
+
+  get #isLimited(): boolean {
+    return !this.#options.noAck && this.#options.prefetch > 0;
+  }
+
+  get #room(): number {
+    if (this.#isLimited) return this.#options.prefetch - this.#unsettled;
+    return Math.min(UNLIMITED, MOST_RUNNING - this.#running);
+  }
+
+  get #bytes(): number {
+    return this.#isLimited ? MOST_BYTES : Math.min(MOST_BYTES, MOST_RUNNING_BYTES - this.#runningBytes);
+  }
+
+  #deliver(taken: Taken): void {
+    if (!this.#options.noAck) this.#unsettled++;
+    const handling = this.#options.onTaken(taken);
+    if (handling === undefined) return;
+    const { length } = taken.envelope;
+    this.#running++;
+    this.#runningBytes += length;
+    // Whatever it fails with is its maker's.
+    void Promise.resolve(handling).finally(() => {
+      this.#running--;
+      this.#runningBytes -= length;
+      this.#wake();
+    });
+  }
+
+  #wake(): void {
     this.#taker?.wake();
+    this.#backlog?.wake();
   }
 
   /** Of what may be recorded without our hearing of it; to ask for when the connection is lost. */
@@ -81,7 +126,8 @@ export class Consumption {
 
   /** No more messages once this has resolved. */
   async stop(): Promise<void> {
-    await Promise.all([this.#taker?.stop(), this.#unsubscribe?.()]);
+    this.#backlog?.close();
+    await Promise.all([this.#taker?.stop(), this.#listener?.stop()]);
   }
 
   /** One message of the queue, if it has any. */

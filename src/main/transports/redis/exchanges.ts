@@ -2,6 +2,8 @@
  * What exchanges are. Redis keeps bindings and no exchanges, so each process knows those that it declared itself, for all its
  * connections to one database; one that nobody declared here is a direct exchange, as for kombu.
  */
+import { FanoutBindings } from './fanout-bindings.js';
+import { Lasting } from './lasting.js';
 import { Leftovers } from './leftovers.js';
 
 export type ExchangeType = 'direct' | 'topic' | 'fanout';
@@ -14,17 +16,12 @@ export interface ExchangeFacts {
 
 export const TYPES: ReadonlySet<string> = new Set<ExchangeType>(['direct', 'topic', 'fanout']);
 
-/** Of fanout exchanges: the queue's messages come by a subscription. */
-export interface FanoutBinding {
-  readonly exchange: string;
-  readonly routingKey: string;
-}
-
 export class Exchanges {
   readonly declared = new Map<string, ExchangeFacts>();
-  readonly fanoutQueues = new Map<string, FanoutBinding>();
-  /** Milliseconds after which a queue that nobody publishes to is gone. */
-  readonly expires = new Map<string, number>();
+  /** Of queues whose messages come by subscriptions. */
+  readonly fanout = new FanoutBindings();
+  /** Queues that are gone when nobody uses them. */
+  readonly lasting = new Lasting();
   /** Of connections that were lost. */
   readonly leftovers = new Leftovers();
   /** Declared by this process. */

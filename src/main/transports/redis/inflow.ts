@@ -100,7 +100,6 @@ export class Inflow {
     if (list !== HEARD) this.#options.taken(name);
     if (this.#waiting.length > 0 || !this.#place(queue, list, tag, name, envelope))
       this.#waiting.push({ queue, list, tag, name, envelope: Buffer.from(envelope) });
-    if (list === HEARD) this.flush();
   }
 
   settle(entry: number, outcome: Outcome): void {
@@ -114,7 +113,10 @@ export class Inflow {
     }
     const envelope = Buffer.from(this.#sink.memory.bytes.subarray(start, start + length));
     if (list !== HEARD) this.#options.returned(name, this.lists[queue]![list]!, envelope);
-    else this.deliver(queue, HEARD, 0, envelope);
+    else {
+      this.deliver(queue, HEARD, 0, envelope);
+      this.flush();
+    }
   }
 
   /** True if there are deliveries that fit nowhere, since before this time. */

@@ -52,6 +52,14 @@ export class Keys {
     return this.steps.map((step) => this.#listOf(queue, step));
   }
 
+  /** Of one of its lists. */
+  queueOf(list: string): string {
+    const name = list.slice(this.prefix.length);
+    const at = name.lastIndexOf(this.separator);
+    const step = at < 0 ? 0 : Number(name.slice(at + this.separator.length));
+    return step > 0 && this.#steps.includes(step) ? name.slice(0, at) : name;
+  }
+
   stepOf(priority: number): number {
     const wanted = Math.min(9, Math.max(0, Number.isFinite(priority) ? Math.trunc(priority) : 0));
     let found = 0;

@@ -11,6 +11,7 @@ import { withDeadline } from '../../deadline.js';
 import type { Client } from './client.js';
 import { errorFromRedis, errorOfReply } from './errors.js';
 import type { Keys } from './keys.js';
+import type { Lasting } from './lasting.js';
 
 /** Of one script: Lua takes no more than a few thousand arguments. */
 const MOST = 1000;
@@ -24,6 +25,7 @@ interface Returned {
 
 export class Leases {
   readonly #keys: Keys;
+  readonly #lasting: Lasting;
   readonly #onError: (error: KombuError) => void;
   readonly #timer: NodeJS.Timeout;
   readonly #held = new Set<string>();
@@ -37,8 +39,9 @@ export class Leases {
   lost = 0;
 
   /** `visibilityTimeout`: ms. `onError` hears what was not told; it is told again to the next client. */
-  constructor(keys: Keys, visibilityTimeout: number, onError: (error: KombuError) => void) {
+  constructor(keys: Keys, lasting: Lasting, visibilityTimeout: number, onError: (error: KombuError) => void) {
     this.#keys = keys;
+    this.#lasting = lasting;
     this.#onError = onError;
     this.#timer = setInterval(() => this.#onTime(), Math.max(10, visibilityTimeout / 3));
     this.#timer.unref();
@@ -128,7 +131,11 @@ export class Leases {
     const { unacked, unackedIndex } = this.#keys;
     const reversed = [...returned].reverse();
     const lists = reversed.map(({ list }) => list);
-    const what = reversed.flatMap(({ tag, envelope }) => [tag, envelope]);
+    const what = reversed.flatMap(({ tag, list, envelope }) => [
+      tag,
+      envelope,
+      this.#lasting.get(this.#keys.queueOf(list)) ?? '',
+    ]);
     const [, ...failed] = await client.mozukuPutBackBuffer(
       2 + lists.length,
       ...[unacked, unackedIndex, ...lists, '', ...what],

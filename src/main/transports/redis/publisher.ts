@@ -105,7 +105,7 @@ export class RedisPublisher {
       const type = this.#exchanges.typeOf(exchange);
       if (exchange === '') {
         const list = this.#keys.list(routingKey, priority);
-        const expires = this.#exchanges.expires.get(routingKey);
+        const expires = this.#exchanges.lasting.get(routingKey);
         let together = pushes.get(list);
         if (together === undefined) {
           together = { list, envelopes: [], waiting: [], bytes: 0 };
@@ -129,16 +129,22 @@ export class RedisPublisher {
         answers.push((error, reply) => this.#settle(waiting, error, reply as number));
       } else {
         for (const each of [...pushes.values()]) push(each);
-        const lasting = [...this.#exchanges.expires].flat();
-        const suffix = this.#keys.stepSuffix('', this.#keys.stepOf(priority));
-        const { prefix, separator } = this.#keys;
+        const { lasting } = this.#exchanges;
+        const { prefix, separator, steps } = this.#keys;
+        const suffixOf = (step: number): string => this.#keys.stepSuffix('', step);
+        const suffix = suffixOf(this.#keys.stepOf(priority));
         const topic = type === 'topic' ? '1' : '';
         (pipeline as unknown as Client).mozukuPublish(
           1,
           this.#keys.bindings(exchange),
-          ...[prefix, separator, routingKey, topic, suffix, envelope, topic ? '' : this.#deadletterQueue, ...lasting],
+          ...[prefix, separator, routingKey, topic, suffix, envelope, topic ? '' : this.#deadletterQueue],
+          ...[lasting.size > 0 ? '1' : '', steps.length, ...steps.map(suffixOf)],
+          ...lasting.of(exchange, routingKey, topic !== ''),
         );
-        answers.push((error, reply) => this.#settle(waiting, error, reply as number));
+        answers.push((error, reply) => {
+          if (error || typeof reply === 'number') this.#settle(waiting, error, reply as number);
+          else this.#renewOthers(waiting, reply as [number, ...string[]]);
+        });
       }
     }
     for (const each of [...pushes.values()]) push(each);
@@ -153,6 +159,20 @@ export class RedisPublisher {
         for (const answer of answers) answer(error, 0);
       },
     );
+  }
+
+  /** It has reached queues that others have bound. Those that last for a time only have it anew before the publish is confirmed. */
+  #renewOthers(waiting: Waiting, [count, ...reached]: [number, ...string[]]): void {
+    const pipeline = this.#client.pipeline();
+    for (const queue of reached) {
+      const milliseconds = this.#exchanges.lasting.get(queue);
+      if (milliseconds === undefined) continue;
+      for (const list of this.#keys.lists(queue)) pipeline.pexpire(list, milliseconds);
+    }
+    // Published it is, whatever becomes of the time.
+    const settle = (): void => this.#settle(waiting, null, count);
+    if (pipeline.length === 0) settle();
+    else pipeline.exec().then(settle, settle);
   }
 
   #settle({ settle, message }: Waiting, error: unknown, queues: number): void {

@@ -6,12 +6,21 @@ import type { Client } from './client.js';
 /** Seconds, as kombu's `health_check_interval`. */
 export const PULSE = 25;
 
-/** `onSilent` is called once, when a question had no answer until the next was due. Gives what ends it. */
-export function watchPulse(client: Client, seconds: number, where: string, onSilent: (error: KombuError) => void) {
+/**
+ * `onSilent` is called once, when a question had no answer until the next was due; not if `isExcused`: its answer may be here, or
+ * have been until a moment ago, where we do not read. Gives what ends it.
+ */
+export function watchPulse(
+  client: Client,
+  seconds: number,
+  where: string,
+  onSilent: (error: KombuError) => void,
+  isExcused: () => boolean = () => false,
+): () => void {
   if (seconds <= 0) return () => undefined;
   let isAsking = false;
   const timer = setInterval(() => {
-    if (client.status !== 'ready') return;
+    if (client.status !== 'ready' || isExcused()) return;
     if (!isAsking) {
       isAsking = true;
       const answered = (): void => {
@@ -23,7 +32,7 @@ export function watchPulse(client: Client, seconds: number, where: string, onSil
     }
     // If this thread was busy, the answer may be here and not read yet.
     setImmediate(() => {
-      if (!isAsking) return;
+      if (!isAsking || isExcused()) return;
       clearInterval(timer);
       onSilent(tooLate(`waiting for ${where}`, seconds * 1000));
     });

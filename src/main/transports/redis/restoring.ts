@@ -41,6 +41,7 @@ export class Restoring {
     const [count, place, text] = await this.#client.mozukuRestoreBuffer(
       2 + lists.length,
       ...[unacked, unackedIndex, ...lists, latest, tag, marked],
+      ...queues.map((queue) => this.#exchanges.lasting.get(queue) ?? ''),
     );
     if (place !== undefined) throw errorOfReply(text as Buffer, `putting it into '${lists[(place as number) - 1]}'`);
     return count as number;

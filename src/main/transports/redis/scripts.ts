@@ -125,31 +125,43 @@ for i = 1, #ARGV do
 end
 return lost`;
 
+/** After a message was put back: `before` is the list's PTTL from before. */
+const LAST = `
+-- A list that is made by this push lasts as long as its queue, one that lasts less has its time anew. One that has no time has
+-- messages of somebody who gave it none.
+local function last(key, before, milliseconds)
+  if milliseconds == '' then return end
+  if before == -2 or (before >= 0 and before < tonumber(milliseconds)) then redis.call('PEXPIRE', key, milliseconds) end
+end
+`;
+
 /**
  * Puts deliveries back into lists, in front.
  *
  *   KEYS  unacked, unacked_index, the list of each
- *   ARGV  '' or a time (only those whose lease is not younger), then for each: tag, envelope
+ *   ARGV  '' or a time (only those whose lease is not younger), then for each: tag, envelope, ms that its queue lasts or ''
  *   gives {how many were put back, for each that could not be: its place (from 1), error}; what is not delivered any more is left
  *         alone, what could not be put back stays delivered
  */
-const PUT_BACK = `
+const PUT_BACK = `${LAST}
 local latest = ARGV[1]
 local out = { 0 }
 -- as above: also a full server takes back
 redis.call('ZREM', KEYS[2], '')
 for i = 1, #KEYS - 2 do
-  local tag = ARGV[2 * i]
+  local tag = ARGV[3 * i - 1]
   local score = redis.call('ZSCORE', KEYS[2], tag)
   if latest == '' or (score and tonumber(score) <= tonumber(latest)) then
     local failed
     if redis.call('HEXISTS', KEYS[1], tag) == 1 then
-      failed = redis.pcall('RPUSH', KEYS[i + 2], ARGV[2 * i + 1])
+      local before = redis.call('PTTL', KEYS[i + 2])
+      failed = redis.pcall('RPUSH', KEYS[i + 2], ARGV[3 * i])
       if type(failed) == 'table' and failed.err then
         out[#out + 1] = i
         out[#out + 1] = failed.err
       else
         failed = nil
+        last(KEYS[i + 2], before, ARGV[3 * i + 1])
         redis.call('HDEL', KEYS[1], tag)
         out[1] = out[1] + 1
       end
@@ -163,10 +175,10 @@ return out`;
  * Gives one delivery to every queue that it may have come from, in front: all of them, or none.
  *
  *   KEYS  unacked, unacked_index, list…
- *   ARGV  '' or a time (only if its lease is not younger), tag, envelope
+ *   ARGV  '' or a time (only if its lease is not younger), tag, envelope, for each list: ms that its queue lasts or ''
  *   gives {1 if it was put back, else 0}, or {0, place of the list (from 1), error}
  */
-const RESTORE = `
+const RESTORE = `${LAST}
 local latest, tag = ARGV[1], ARGV[2]
 -- as above: also a full server takes back
 redis.call('ZREM', KEYS[2], '')
@@ -176,13 +188,16 @@ if redis.call('HEXISTS', KEYS[1], tag) == 0 then
   redis.call('ZREM', KEYS[2], tag)
   return { 0 }
 end
+local before = {}
 for l = 3, #KEYS do
+  before[l] = redis.call('PTTL', KEYS[l])
   local failed = redis.pcall('RPUSH', KEYS[l], ARGV[3])
   if type(failed) == 'table' and failed.err then
     for done = 3, l - 1 do redis.call('RPOP', KEYS[done]) end
     return { 0, l - 2, failed.err }
   end
 end
+for l = 3, #KEYS do last(KEYS[l], before[l], ARGV[l + 1]) end
 redis.call('HDEL', KEYS[1], tag)
 redis.call('ZREM', KEYS[2], tag)
 return { 1 }`;
@@ -214,8 +229,9 @@ return out`;
  *
  *   KEYS  the exchange's set of bindings
  *   ARGV  key prefix, separator, routing key, '1' for a topic, what the list's name has behind the queue's, envelope,
- *         the queue for what nobody is bound for or '', then for each queue that ends unused: its name, ms
- *   gives the number of queues
+ *         the queue for what nobody is bound for or '', '1' to be told names, how many lists a queue has, for each: what its name
+ *         has behind the queue's; then for each queue that ends unused: its name, ms
+ *   gives the number of queues; where names are to be told {it, the name of each queue that was not said to end unused}
  *
  * Matches as kombu does: a word \`*\` is some text that does not end with a point, a word \`#\` any text, points included.
  */
@@ -233,15 +249,20 @@ local function matches(binding)
   end
   return key:match('^' .. table.concat(words, '%.') .. '$') ~= nil
 end
+local lists = tonumber(ARGV[9])
 local lasting = {}
-for i = 8, #ARGV, 2 do lasting[ARGV[i]] = ARGV[i + 1] end
-local reached, count = {}, 0
+for i = 10 + lists, #ARGV, 2 do lasting[ARGV[i]] = ARGV[i + 1] end
+local reached, count, others = {}, 0, { 0 }
 local function push(queue)
   if queue == '' or reached[queue] then return end
   reached[queue] = true
   count = count + 1
   redis.call('LPUSH', prefix .. queue .. suffix, envelope)
-  if lasting[queue] then redis.call('PEXPIRE', prefix .. queue .. suffix, lasting[queue]) end
+  if lasting[queue] then
+    for i = 10, 9 + lists do redis.call('PEXPIRE', prefix .. queue .. ARGV[i], lasting[queue]) end
+  else
+    others[#others + 1] = queue
+  end
 end
 for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local first = member:find(separator, 1, true)
@@ -249,7 +270,9 @@ for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if second and matches(member:sub(1, first - 1)) then push(member:sub(second + #separator)) end
 end
 if count == 0 and ARGV[7] ~= '' then push(ARGV[7]) end
-return count`;
+if ARGV[8] ~= '1' then return count end
+others[1] = count
+return others`;
 
 export const SCRIPTS = {
   mozukuTake: { lua: TAKE },

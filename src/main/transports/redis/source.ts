@@ -16,10 +16,12 @@ import { openFirst } from '../failover.js';
 import { Mending } from '../mending.js';
 import { isRecoverable } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
+import { Backlog } from './backlog.js';
 import { RedisConnection } from './connection.js';
 import { errorFromRedis } from './errors.js';
 import { Inflow } from './inflow.js';
 import { Leases } from './leases.js';
+import { Listener } from './listener.js';
 import { Restorer } from './restorer.js';
 import { Restoring } from './restoring.js';
 import { type Orphan, Taker } from './taker.js';
@@ -34,7 +36,9 @@ export class RedisSource implements Source {
   #connection: RedisConnection | undefined;
   #taker: Taker | undefined;
   #restorer: Restorer | undefined;
-  #unsubscribe: (() => Promise<void>)[] = [];
+  #listeners: Listener[] = [];
+  /** By the places of queues that are bound to fanout exchanges; they outlive connections. */
+  readonly #backlogs = new Map<number, Backlog>();
   #leases: Leases | undefined;
   #inflow: Inflow | undefined;
   /** Of the next tag: none is used twice, also over connections. */
@@ -76,6 +80,7 @@ export class RedisSource implements Source {
     this.#leases?.flush();
     this.#inflow?.flush();
     this.#taker?.wake();
+    for (const backlog of this.#backlogs.values()) backlog.wake();
   }
 
   holdsUnkept(before: number): boolean {
@@ -128,13 +133,12 @@ export class RedisSource implements Source {
   }
 
   async #stop(): Promise<void> {
-    const unsubscribe = this.#unsubscribe;
-    this.#unsubscribe = [];
-    await Promise.all([
-      this.#mending.underWay,
-      this.#taker?.stop(),
-      ...unsubscribe.map((end) => end().catch(() => undefined)),
-    ]);
+    for (const backlog of this.#backlogs.values()) backlog.close();
+    this.#backlogs.clear();
+    const listeners = this.#listeners.splice(0);
+    await Promise.all([this.#mending.underWay, this.#taker?.stop(), ...listeners.map((each) => each.stop())]);
+    // Mended a moment before it was told to stop.
+    this.#deafen();
     if (this.#taker === undefined) return;
     this.#keepTagsOf(this.#taker);
     this.#taker = undefined;
@@ -167,6 +171,10 @@ export class RedisSource implements Source {
     }
   }
 
+  #deafen(): void {
+    for (const listener of this.#listeners.splice(0)) listener.close();
+  }
+
   async #disconnect(): Promise<void> {
     const connection = this.#connection;
     this.#connection = undefined;
@@ -184,9 +192,10 @@ export class RedisSource implements Source {
     signal.throwIfAborted();
     if (!connection.open) throw connection.reason ?? new KombuError('the connection was closed');
     const { client, keys, exchanges, options, parameters, canBlock } = connection;
-    this.#leases ??= new Leases(keys, options.visibilityTimeout, (error) => this.#trouble(error));
+    this.#leases ??= new Leases(keys, exchanges.lasting, options.visibilityTimeout, (error) => this.#trouble(error));
     if (this.#inflow === undefined) {
       const leases = this.#leases;
+      this.#backlogs.clear();
       const tags = queues.map((_, index) => `${this.#tagPrefix.slice(0, -1)}-${index}-0`);
       this.#inflow = new Inflow(sink, {
         prefix: this.#tagPrefix,
@@ -208,16 +217,14 @@ export class RedisSource implements Source {
     this.#restorer?.close();
     this.#restorer = new Restorer(client, keys, exchanges, options, (error) => this.#trouble(error));
     const places: number[] = [];
+    // Those of an attempt that failed.
+    this.#deafen();
     for (const [index, name] of this.#names.entries()) {
-      const fanout = exchanges.fanoutQueues.get(name);
-      if (fanout === undefined) {
-        places.push(index);
-        continue;
-      }
-      const channel = keys.subscription(fanout.exchange, fanout.routingKey);
-      const hear = (envelope: Buffer): void => inflow.deliver(index, -1, 0, envelope);
-      this.#unsubscribe.push(await connection.subscriptions.subscribe(channel, hear));
+      if (exchanges.fanout.has(name)) await this.#listen(connection, index, inflow);
+      else places.push(index);
     }
+    if (signal.aborted) this.#deafen();
+    signal.throwIfAborted();
     if (places.length === 0) return;
     const ordered = places.map((place) => this.#names[place]!);
     const taker = new Taker(
@@ -250,6 +257,29 @@ export class RedisSource implements Source {
     this.#orphans = [];
     this.#taker = taker;
     taker.wake();
+  }
+
+  /** Hears what the queue at this place is bound to. */
+  async #listen(connection: RedisConnection, index: number, inflow: Inflow): Promise<void> {
+    let backlog = this.#backlogs.get(index);
+    if (backlog === undefined) {
+      backlog = new Backlog({
+        room: () => inflow.room(index),
+        bytes: () => inflow.bytes,
+        deliver: (envelope) => inflow.deliver(index, -1, 0, envelope),
+        delivered: () => inflow.flush(),
+      });
+      this.#backlogs.set(index, backlog);
+    }
+    const listener = new Listener(connection, this.#names[index]!, backlog, {
+      lost: (error, missed) => {
+        if (missed) this.#events.error(error);
+        connection.useless(error);
+      },
+      failed: (error) => this.#trouble(error),
+    });
+    this.#listeners.push(listener);
+    await listener.start();
   }
 
   async #connect(signal: AbortSignal): Promise<RedisConnection> {
@@ -289,7 +319,7 @@ export class RedisSource implements Source {
       void this.#taker.stop();
       this.#taker = undefined;
     }
-    this.#unsubscribe = [];
+    this.#deafen();
     if (this.#taking.signal.aborted) return;
     this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
