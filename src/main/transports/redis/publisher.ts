@@ -23,6 +23,19 @@ interface Waiting {
   readonly settle: (error: unknown, queues: number) => void;
 }
 
+/** What a client and a pipeline have in common. */
+interface Asked {
+  lpush(list: string, ...envelopes: Buffer[]): unknown;
+  pexpire(list: string, milliseconds: number): unknown;
+  publish(channel: string, envelope: Buffer): unknown;
+  mozukuPublish(keys: number, ...args: (string | number | Buffer)[]): unknown;
+}
+
+interface Question {
+  readonly ask: (of: Asked) => unknown;
+  readonly answer: (error: unknown, reply: unknown) => void;
+}
+
 interface Push {
   readonly list: string;
   readonly envelopes: Buffer[];
@@ -89,14 +102,15 @@ export class RedisPublisher {
     const gathered = this.#gathered;
     if (gathered.length === 0) return;
     this.#gathered = [];
-    const pipeline = this.#client.pipeline();
-    const answers: ((error: unknown, reply: unknown) => void)[] = [];
+    const questions: Question[] = [];
     const pushes = new Map<string, Push>();
     const push = (each: Push): void => {
       pushes.delete(each.list);
-      pipeline.lpush(each.list, ...each.envelopes);
-      answers.push((error) => {
-        for (const waiting of each.waiting) this.#settle(waiting, error, 1);
+      questions.push({
+        ask: (of) => of.lpush(each.list, ...each.envelopes),
+        answer: (error) => {
+          for (const waiting of each.waiting) this.#settle(waiting, error, 1);
+        },
       });
     };
     for (const { message: waiting, envelope } of gathered) {
@@ -118,15 +132,16 @@ export class RedisPublisher {
         if (expires !== undefined) {
           if (pushes.has(list)) push(together);
           for (const each of this.#keys.lists(routingKey)) {
-            pipeline.pexpire(each, expires);
-            answers.push(() => undefined);
+            questions.push({ ask: (of) => of.pexpire(each, expires), answer: () => undefined });
           }
         }
       } else if (type === 'fanout') {
         // In the order of the calls, also where they lead to the same queue by different ways.
         for (const each of [...pushes.values()]) push(each);
-        pipeline.publish(this.#keys.fanout(exchange, routingKey), envelope);
-        answers.push((error, reply) => this.#settle(waiting, error, reply as number));
+        questions.push({
+          ask: (of) => of.publish(this.#keys.fanout(exchange, routingKey), envelope),
+          answer: (error, reply) => this.#settle(waiting, error, reply as number),
+        });
       } else {
         for (const each of [...pushes.values()]) push(each);
         const { lasting } = this.#exchanges;
@@ -134,29 +149,47 @@ export class RedisPublisher {
         const suffixOf = (step: number): string => this.#keys.stepSuffix('', step);
         const suffix = suffixOf(this.#keys.stepOf(priority));
         const topic = type === 'topic' ? '1' : '';
-        (pipeline as unknown as Client).mozukuPublish(
-          1,
+        const args = [
           this.#keys.bindings(exchange),
           ...[prefix, separator, routingKey, topic, suffix, envelope, topic ? '' : this.#deadletterQueue],
           ...[lasting.size > 0 ? '1' : '', steps.length, ...steps.map(suffixOf)],
           ...lasting.of(exchange, routingKey, topic !== ''),
-        );
-        answers.push((error, reply) => {
-          if (error || typeof reply === 'number') this.#settle(waiting, error, reply as number);
-          else this.#renewOthers(waiting, reply as [number, ...string[]]);
+        ];
+        questions.push({
+          ask: (of) => of.mozukuPublish(1, ...args),
+          answer: (error, reply) => {
+            if (error || typeof reply === 'number') this.#settle(waiting, error, reply as number);
+            else this.#renewOthers(waiting, reply as [number, ...string[]]);
+          },
         });
       }
     }
     for (const each of [...pushes.values()]) push(each);
+    this.#ask(questions);
+  }
+
+  #ask(questions: readonly Question[]): void {
+    const [first] = questions;
+    if (first !== undefined && questions.length === 1) {
+      // A pipeline costs more than what it would carry.
+      const { answer } = first;
+      (first.ask(this.#client) as Promise<unknown>).then(
+        (reply) => answer(null, reply),
+        (error: unknown) => answer(error, undefined),
+      );
+      return;
+    }
+    const pipeline = this.#client.pipeline();
+    for (const { ask } of questions) ask(pipeline as unknown as Asked);
     pipeline.exec().then(
       (replies) => {
-        for (const [i, answer] of answers.entries()) {
+        for (const [i, { answer }] of questions.entries()) {
           const [error, reply] = replies?.[i] ?? [new ClosedError('the connection was lost'), undefined];
           answer(error, reply);
         }
       },
       (error: unknown) => {
-        for (const answer of answers) answer(error, 0);
+        for (const { answer } of questions) answer(error, undefined);
       },
     );
   }
