@@ -11,12 +11,12 @@ import type { RedisConnection } from './connection.js';
 import { errorFromRedis } from './errors.js';
 import { watchPulse } from './pulse.js';
 
-/** Milliseconds. */
-const STOP_TIMEOUT = 2000;
+/** Milliseconds until an answer that does not come is given up. */
+const GIVE_UP = 2000;
 
 export interface ListenerEvents {
-  /** What is published from now on is not heard. `missed`: nor may be what was published before. */
-  lost(error: KombuError, missed: boolean): void;
+  /** What is published is not heard any more. `isAlone`: the server is there, and has ended this socket alone. */
+  lost(error: KombuError, isAlone: boolean): void;
   /** A binding that was added while it listened cannot be heard. */
   failed(error: KombuError): void;
 }
@@ -35,10 +35,6 @@ export class Listener implements Valve {
   #isPaused = false;
   /** Since the pulse last asked. */
   #wasPaused = false;
-  /** Not all is read that was published while it was paused. */
-  #isBehind = false;
-  #isAskingWhetherBehind = false;
-  #pauses = 0;
   /** Those who wait for an answer that may not be read for long. */
   #impatient: (() => void)[] = [];
   #closed = false;
@@ -65,10 +61,10 @@ export class Listener implements Valve {
       this.#heard(pattern.toString(), channel.toString(), envelope),
     );
     const isExcused = (): boolean => this.#isExcused();
-    const calm = watchPulse(client, heartbeat, where, (error) => this.#lost(error), isExcused);
+    const calm = watchPulse(client, heartbeat, where, (error) => void this.#lost(error), isExcused);
     void ended.then((reason) => {
       calm();
-      this.#lost(reason);
+      void this.#lost(reason);
     });
     this.#unfollow = exchanges.fanout.follow(this.#queue, () => this.#follow());
     try {
@@ -89,7 +85,7 @@ export class Listener implements Valve {
     const goodbye = isAnswering ? client.quit() : undefined;
     this.#end();
     try {
-      if (goodbye !== undefined) await withDeadline(goodbye, 'closing a subscription', STOP_TIMEOUT);
+      if (goodbye !== undefined) await withDeadline(goodbye, 'closing a subscription', GIVE_UP);
     } catch {
       // Gone already, or silent: closed is what it should be.
     }
@@ -112,8 +108,6 @@ export class Listener implements Valve {
     if (this.#isPaused || this.#closed) return;
     this.#isPaused = true;
     this.#wasPaused = true;
-    this.#isBehind = true;
-    this.#pauses++;
     this.#client?.stream.pause();
     this.#releaseImpatient();
   }
@@ -122,23 +116,6 @@ export class Listener implements Valve {
     if (!this.#isPaused || this.#closed) return;
     this.#isPaused = false;
     this.#client?.stream.resume();
-    this.#askWhetherBehind();
-  }
-
-  /** The answer comes behind all that waits in Redis. */
-  #askWhetherBehind(): void {
-    if (this.#isAskingWhetherBehind || this.#client === undefined) return;
-    this.#isAskingWhetherBehind = true;
-    const pauses = this.#pauses;
-    this.#client.ping().then(
-      () => {
-        this.#isAskingWhetherBehind = false;
-        if (this.#pauses === pauses) this.#isBehind = false;
-        else if (!this.#isPaused) this.#askWhetherBehind();
-      },
-      // The connection was lost, which is told elsewhere.
-      () => undefined,
-    );
   }
 
   #subscribe(client: Client): Promise<unknown> {
@@ -202,14 +179,18 @@ export class Listener implements Valve {
     return was;
   }
 
-  #lost(reason: KombuError): void {
+  /** Never rejects. */
+  async #lost(reason: KombuError): Promise<void> {
     if (this.#closed) return;
-    const missed = this.#isBehind;
     this.close();
-    const why = missed
-      ? 'was ended while it was slower than its publishers, probably by client-output-buffer-limit: messages were missed'
-      : 'was lost: messages may be missed until it listens again';
+    // A server that is gone takes all sockets with it, and whoever consumes is told so. One that is there has ended this one alone.
+    const isAlone = await withDeadline(this.#redis.client.ping(), 'asking whether the server is there', GIVE_UP).then(
+      () => true,
+      () => false,
+    );
+    const why =
+      "was lost, by the server's client-output-buffer-limit if its consumer is slow: messages may have been missed";
     const text = `the subscription of the queue '${this.#queue}' ${why}`;
-    this.#events.lost(new ConnectionError(text, { cause: reason, details: { queue: this.#queue } }), missed);
+    this.#events.lost(new ConnectionError(text, { cause: reason, details: { queue: this.#queue } }), isAlone);
   }
 }

@@ -272,8 +272,8 @@ export class RedisSource implements Source {
       this.#backlogs.set(index, backlog);
     }
     const listener = new Listener(connection, this.#names[index]!, backlog, {
-      lost: (error, missed) => {
-        if (missed) this.#events.error(error);
+      lost: (error, isAlone) => {
+        if (isAlone && !this.#taking.signal.aborted) this.#events.error(error);
         connection.useless(error);
       },
       failed: (error) => this.#trouble(error),
