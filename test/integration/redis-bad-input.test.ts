@@ -1,6 +1,7 @@
 /** Redis with something wrong in it: each is told by a typed error that names the place, on what the user watches, and nothing is lost. */
 import assert from 'node:assert/strict';
 import { afterEach } from 'node:test';
+import { inspect } from 'node:util';
 import { Connection, Consumer, Queue, ShardedConsumer } from '#src/index';
 import { RedisServer, redisServerTest, redisTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, publishAll, until } from '../support/rig.js';
@@ -207,7 +208,8 @@ redisTest('databases, passwords and options that are wrong', async (redis) => {
   await assert.rejects(connect(at('name')).connect(), { name: 'InvalidPath', message: /'name'/ });
   await assert.rejects(connect(at('0', 'user:secret@')).connect(), (error: Error) => {
     assert.equal(error.name, 'AccessRefused');
-    assert.ok(!error.message.includes('secret'));
+    // Neither in what caused it: whoever logs an error logs all of that.
+    assert.doesNotMatch(inspect(error, { depth: Number.POSITIVE_INFINITY, showHidden: true }), /secret/);
     return true;
   });
   assert.throws(() => new Connection(redis.url, { transportOptions: { visibilityTimeuot: 1 } }), {

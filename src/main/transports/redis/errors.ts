@@ -47,6 +47,8 @@ export function leadsNowhere(error: unknown): boolean {
 export function errorFromRedis(error: unknown, doing: string): KombuError {
   if (error instanceof KombuError) return error;
   if (!(error instanceof Error)) return new ConnectionError(`${doing}: ${String(error)}`, { cause: error });
+  // ioredis hangs what was asked on it, for whoever prints it: a login's password, a message's body.
+  delete (error as { command?: unknown }).command;
   const text = `${doing}: ${textOf(error)}`;
   const word = wordOf(error);
   if (word !== undefined) {
