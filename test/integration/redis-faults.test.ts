@@ -1,7 +1,7 @@
 /** Redis that stops, dies, freezes, refuses or cuts the line under load: consumption resumes by itself, nothing confirmed is lost. */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Connection, Queue, ShardedConsumer } from '#src/index';
+import { Connection, type Message, Queue, ShardedConsumer } from '#src/index';
 import { TcpProxy } from '../support/proxy.js';
 import { RedisServer, redisServerTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, until } from '../support/rig.js';
@@ -237,6 +237,28 @@ redisServerTest('an inline consumer has again at once what it held when the line
     '8',
     '9',
   ]);
+  await until('nothing is left', async () => (await server.command('DBSIZE')) === 0);
+  await connection.close();
+});
+
+redisServerTest('acks that were under way when the line was cut are told over the next connection', LIMIT, async () => {
+  await using server = await RedisServer.start();
+  await using proxy = await TcpProxy.listen(server.url);
+  const queue = new Queue('q');
+  const connection = new Connection(proxy.url);
+  await queue.declare(connection);
+  const producer = connection.Producer({ routingKey: 'q' });
+  await Promise.all(Array.from({ length: 5 }, () => producer.publish('x')));
+  const held: Message[] = [];
+  const consumer = connection.Consumer(queue, { onMessage: (message) => held.push(message), prefetchCount: 5 });
+  await consumer.consume();
+  await until('five are held', () => held.length === 5);
+  const ended = assert.rejects(consumer.closed);
+  for (const each of proxy.live) each.cutAfter(each.forwarded.toServer + 1, 'toServer');
+  for (const message of held) message.ack();
+  await ended;
+  assert.equal(await server.command('HLEN', 'unacked'), 5);
+  assert.equal(await queue.get(connection), null);
   await until('nothing is left', async () => (await server.command('DBSIZE')) === 0);
   await connection.close();
 });
