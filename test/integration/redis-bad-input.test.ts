@@ -147,6 +147,15 @@ redisTest('asking for a list that is none rejects with its name', async (redis) 
   assert.equal(await redis.command('GET', 'bad'), 'x');
 });
 
+redisTest('a message that was taken goes back if the queue’s length cannot be asked for', async (redis) => {
+  const connection = connect(redis.url);
+  await connection.Producer().publish('x', { routingKey: 'q' });
+  await redis.command('SET', 'q\x06\x169', 'x');
+  await assert.rejects(new Queue('q').get(connection), { name: 'PreconditionFailed', message: /the list 'q.+9'/ });
+  await until('it is back', async () => (await redis.command('LLEN', 'q')) === 1);
+  assert.equal(await redis.command('EXISTS', 'unacked', 'unacked_index'), 0);
+});
+
 redisTest('an inline consumer of a list that is none ends with the reason', async (redis) => {
   await redis.command('SET', 'bad', 'x');
   const consumer = new Consumer(connect(redis.url), new Queue('bad', { noDeclare: true }), {
