@@ -38,6 +38,11 @@ export class Leases {
   /** Leases that were over when they were to be renewed: somebody else may have these messages. */
   lost = 0;
 
+  /** Nothing is held, and nothing is to be told. */
+  get isIdle(): boolean {
+    return this.#held.size === 0 && this.untold === 0;
+  }
+
   /** `visibilityTimeout`: ms. `onError` hears what was not told; it is told again to the next client. */
   constructor(keys: Keys, visibilityTimeout: number, onError: (error: KombuError) => void) {
     this.#keys = keys;

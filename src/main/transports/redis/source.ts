@@ -14,14 +14,14 @@ import type { Outcome } from '../../runtime/dispatcher.js';
 import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
 import { Mending } from '../mending.js';
-import { isRecoverable } from '../reconnect.js';
+import { isRecoverable, retrying } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
 import { RedisConnection } from './connection.js';
 import { Inflow } from './inflow.js';
 import { Leases } from './leases.js';
 import { Restorer } from './restorer.js';
 import { Restoring } from './restoring.js';
-import { Taker } from './taker.js';
+import { TAKE_TIMEOUT, Taker } from './taker.js';
 
 export class RedisSource implements Source {
   readonly #options: SourceOptions;
@@ -41,6 +41,10 @@ export class RedisSource implements Source {
   /** What a take may have recorded whose answer was lost with its connection. */
   #unsure: string[] = [];
   readonly #mending: Mending;
+  /** Makes a connection for what is still held, while nothing is to be taken. */
+  #keeping: Promise<void> = Promise.resolve();
+  /** Aborts when something is to be taken again, or when all is over. */
+  #holding = new AbortController();
 
   constructor(options: SourceOptions, events: SourceEvents) {
     this.#options = options;
@@ -85,7 +89,7 @@ export class RedisSource implements Source {
   }
 
   async cancel(deadline: number): Promise<void> {
-    this.#taking.abort(new ClosedError('the consumer takes no more messages'));
+    this.#rest(new ClosedError('the consumer takes no more messages'));
     await withDeadline(this.#stop(), 'taking no more messages', deadline);
   }
 
@@ -96,6 +100,10 @@ export class RedisSource implements Source {
   }
 
   async resume(): Promise<void> {
+    // cancel() may have been given up, with a take still under way.
+    await this.#stop();
+    this.#holding.abort();
+    await this.#keeping;
     this.#taking = new AbortController();
     const { signal } = this.#taking;
     try {
@@ -108,32 +116,79 @@ export class RedisSource implements Source {
   }
 
   async close(deadline: number): Promise<void> {
-    this.#taking.abort(new ClosedError('the consumer is closed'));
+    this.#rest(new ClosedError('the consumer is closed'));
     await withDeadline(this.#stop(), 'taking no more messages', deadline).catch(() => undefined);
     this.#inflow?.end();
     this.#inflow = undefined;
     await this.#told(deadline);
+    this.#holding.abort();
+    await this.#keeping;
     await this.#disconnect();
     this.#leases?.close();
   }
 
+  #rest(reason: ClosedError): void {
+    this.#taking.abort(reason);
+    this.#holding.abort();
+    this.#holding = new AbortController();
+  }
+
   async #told(deadline: number): Promise<void> {
+    this.#keep();
+    const telling = this.#keeping.then(() => this.#leases?.told());
     // What cannot be told comes back by itself when its lease is over.
-    await withDeadline(this.#leases?.told() ?? Promise.resolve(), 'settling deliveries', deadline).catch(
-      () => undefined,
-    );
+    await withDeadline(telling, 'settling deliveries', deadline).catch(() => undefined);
+  }
+
+  /** Nothing is to be taken, and the connection is lost: what is held is renewed and settled over another one. */
+  #keep(): void {
+    const { signal } = this.#holding;
+    const isNeeded = (): boolean =>
+      this.#connection === undefined && (this.#leases?.isIdle === false || this.#unsure.length > 0);
+    this.#keeping = this.#keeping.then(async () => {
+      if (isNeeded()) await retrying(signal, async () => !isNeeded() || this.#reach(signal));
+    });
+  }
+
+  /** Never rejects. False: it is to be tried again. */
+  async #reach(signal: AbortSignal): Promise<boolean> {
+    try {
+      const connection = await this.#connect(signal);
+      this.#leases?.attach(connection.client);
+      await withDeadline(this.#reclaim(connection), 'putting deliveries back', TAKE_TIMEOUT, signal);
+      return true;
+    } catch (cause) {
+      const error = errorFromAmqp(cause, 'cannot settle deliveries');
+      if (!signal.aborted && !isRecoverable(error)) this.#events.error(error);
+      return false;
+    }
+  }
+
+  /** Nothing is taken over this connection yet, so nothing of what it puts back is here. */
+  async #reclaim({ client, keys, exchanges }: RedisConnection): Promise<void> {
+    await new Restoring(client, keys, exchanges).reclaim(this.#unsure);
+    this.#unsure = [];
   }
 
   async #stop(): Promise<void> {
+    await this.#mending.underWay;
+    const taker = this.#taker;
     const unsubscribe = this.#unsubscribe;
     this.#unsubscribe = [];
-    await Promise.all([
-      this.#mending.underWay,
-      this.#taker?.stop(),
-      ...unsubscribe.map((end) => end().catch(() => undefined)),
-    ]);
-    if (this.#taker !== undefined) this.#nextTag = this.#taker.nextTag;
+    await Promise.all([taker?.stop(), ...unsubscribe.map((end) => end().catch(() => undefined))]);
+    if (this.#taker === taker) this.#leave();
+    // The connection may have been lost before, and nobody mends it now.
+    this.#keep();
+  }
+
+  /** What the last take may have brought without our hearing of it: its tags are not used again, it is put back. */
+  #leave(): void {
+    const taker = this.#taker;
+    if (taker === undefined) return;
     this.#taker = undefined;
+    this.#unsure.push(...taker.unsure);
+    this.#nextTag = taker.nextTag + SKIPPED;
+    void taker.stop();
   }
 
   async #disconnect(): Promise<void> {
@@ -171,9 +226,7 @@ export class RedisSource implements Source {
     const inflow = this.#inflow;
     inflow.lists = this.#names.map((name) => keys.lists(name));
     this.#leases.attach(client);
-    // Nothing is taken over this connection yet, so none of these is here.
-    await new Restoring(client, keys, exchanges).reclaim(this.#unsure);
-    this.#unsure = [];
+    await this.#reclaim(connection);
     signal.throwIfAborted();
     this.#restorer?.close();
     this.#restorer = new Restorer(client, keys, exchanges, options, (error) => this.#trouble(error));
@@ -234,7 +287,6 @@ export class RedisSource implements Source {
   }
 
   #trouble(error: KombuError): void {
-    if (this.#taking.signal.aborted) return;
     this.#events.error(error);
     // A server that has no room, or cannot write to its disk, is there all the same.
     if (isRecoverable(error) && !(error instanceof ResourceError)) this.#connection?.useless(error);
@@ -245,16 +297,10 @@ export class RedisSource implements Source {
     this.#connection = undefined;
     this.#leases?.detach();
     this.#restorer?.close();
-    if (this.#taker !== undefined) {
-      // What a last take may have brought without our hearing of it: its tags are not used again, it is put back.
-      this.#unsure.push(...this.#taker.unsure);
-      this.#nextTag = this.#taker.nextTag + SKIPPED;
-      void this.#taker.stop();
-      this.#taker = undefined;
-    }
+    this.#leave();
     this.#unsubscribe = [];
-    if (this.#taking.signal.aborted) return;
-    this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
+    if (this.#taking.signal.aborted) this.#keep();
+    else this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
 }
 
