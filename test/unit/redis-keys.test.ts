@@ -123,6 +123,16 @@ describe('errors', () => {
       ['LOADING Redis is loading the dataset in memory', ConnectionError],
       ['UNBLOCKED client unblocked', ConnectionError],
       ['ERR something else', OperationalError],
+      // As Redis 5 and 6 tell what befell a command of a script: raised by it, and caught in it.
+      [
+        `ERR Error running script (call to f_${'0'.repeat(40)}): @user_script:31: WRONGTYPE Operation against a key`,
+        PreconditionFailed,
+      ],
+      [
+        `ERR Error running script (call to f_${'0'.repeat(40)}): @user_script:8: @user_script: 8: -READONLY You can't write`,
+        ConnectionError,
+      ],
+      ["@user_script: 40: -OOM command not allowed when used memory > 'maxmemory'.", ResourceError],
     ] as const) {
       const error = errorFromRedis(reply(text), 'doing it');
       assert.equal(error.name, kind.name, text);
@@ -142,6 +152,9 @@ describe('errors', () => {
 
   it('say whether the server is of any use', () => {
     assert.ok(leadsNowhere(reply('READONLY no')));
+    assert.ok(
+      leadsNowhere(reply('ERR Error running script (call to f_0): @user_script:8: @user_script: 8: -READONLY no')),
+    );
     assert.ok(!leadsNowhere(reply('OOM no')));
     assert.ok(!leadsNowhere(new Error('READONLY no')));
   });
