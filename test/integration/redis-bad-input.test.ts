@@ -210,6 +210,37 @@ redisTest('records that nobody can read stay, are told, and stand in nobody’s 
   assert.deepEqual(((await redis.command('HKEYS', 'unacked')) as string[]).sort(), ['junk', 'nowhere', 'wrongType']);
 });
 
+redisServerTest('takes that are refused are told once, and asked again in peace', async () => {
+  await using server = await RedisServer.start({
+    acl: {
+      default: { password: 'root', rules: '~* &* +@all' },
+      narrow: { password: 'narrow', rules: '~unacked* ~q &* +@all' },
+    },
+  });
+  await server.command('LPUSH', 'q', good('a'));
+  const consumer = sharded({ url: server.urlFor('narrow') }, [
+    new Queue('q', { noDeclare: true }),
+    new Queue('secret', { noDeclare: true }),
+  ]);
+  using effects = new EffectsLog();
+  const asked = async (): Promise<number> => {
+    const stats = String(await server.command('INFO', 'commandstats'));
+    const calls = /cmdstat_evalsha:.*?rejected_calls=(\d+)/.exec(stats)?.[1];
+    return Number(calls ?? 0);
+  };
+  await consumer.consume();
+  await until('it is asked again', async () => (await asked()) >= 3);
+  const [before, start] = [await asked(), performance.now()];
+  await until('and again', async () => (await asked()) >= before + 3);
+  // Every 250 ms; without a pause it is thousands of times a second.
+  assert.ok(performance.now() - start > 400, `${(await asked()) - before} times at once`);
+  const told = consumer.errors.map(({ name, message }) => `${name} ${message}`);
+  assert.equal(new Set(told).size, told.length, told.join('\n'));
+  assert.ok(told.length > 0 && told.every((each) => /^AccessRefused taking messages: NOPERM/.test(each)));
+  await server.command('ACL', 'SETUSER', 'narrow', '~secret*', '~q*');
+  await until('it is let in', () => effects.counts().get('a') === 1);
+});
+
 redisTest('databases, passwords and options that are wrong', async (redis) => {
   const address = new URL(redis.url);
   const at = (path: string, login = '') => `redis://${login}${address.host}/${path}`;

@@ -88,6 +88,8 @@ export class Taker {
   #looks = FIRST_LOOK;
   /** The last take brought all that was asked for: there is more. */
   #isFlowing = true;
+  /** The last take brought nothing because it may not, whatever lies in the lists: to wait for that would be to spin. */
+  #isRefused = false;
   /** What could not be read by the last take: told once, for as long as it stays so. */
   #failures = new Set<string>();
 
@@ -175,7 +177,9 @@ export class Taker {
     this.#taking = this.#ask(room, bytes).finally(() => {
       this.#taking = undefined;
       if (this.#stopped) return;
-      if (this.#again || this.#isFlowing) {
+      if (this.#isRefused) {
+        this.#lookIn(LOOK_EVERY);
+      } else if (this.#again || this.#isFlowing) {
         this.#again = false;
         this.wake();
       } else {
@@ -207,6 +211,7 @@ export class Taker {
       const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
       this.#isUnsure = false;
       let count = 0;
+      this.#isRefused = false;
       const failures = new Set<string>();
       for (let i = 0; i < found.length; i += 2) {
         const place = found[i] as number;
@@ -214,6 +219,7 @@ export class Taker {
         if (place <= 0) {
           const list = lists[-place - 1];
           const error = this.#whyNot(list?.key, bytesOf);
+          if (list === undefined) this.#isRefused = true;
           failures.add(error.message);
           if (!this.#failures.has(error.message)) this.#events.failed(error);
           continue;
@@ -231,7 +237,11 @@ export class Taker {
       }
     } catch (error) {
       this.#isFlowing = false;
-      if (!this.#stopped) this.#events.failed(errorFromRedis(error, 'taking messages'));
+      this.#isRefused = true;
+      if (this.#stopped) return;
+      const failure = errorFromRedis(error, 'taking messages');
+      if (!this.#failures.has(failure.message)) this.#events.failed(failure);
+      this.#failures = new Set([failure.message]);
     }
   }
 
