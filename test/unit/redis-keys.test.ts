@@ -12,7 +12,7 @@ import {
   TimeoutError,
 } from '#src/errors';
 import { Connection } from '#src/main/connection';
-import { databaseOf } from '#src/main/transports/redis/client';
+import { databaseOf, placeOf } from '#src/main/transports/redis/client';
 import { errorFromRedis, errorOfReply, leadsNowhere } from '#src/main/transports/redis/errors';
 import { Keys, topicPattern } from '#src/main/transports/redis/keys';
 import { readRecord, recordEnd } from '#src/main/transports/redis/record';
@@ -169,5 +169,22 @@ describe('the database', () => {
 
   it('is nothing else', () => {
     for (const url of ['redis://h/x', 'redis://h/-1', 'redis://h/1.5']) assert.throws(() => of(url), InvalidPath);
+  });
+});
+
+describe('what a process knows of exchanges, and has to put back', () => {
+  const of = (url: string, transportOptions: Record<string, unknown>) =>
+    placeOf(new Connection(url, { transportOptions }).parameters);
+
+  it('is of one primary, database and prefix', () => {
+    const places = [
+      of('redis://h/0', {}),
+      of('redis://h/1', {}),
+      of('redis://h/0', { globalKeyprefix: 'a' }),
+      of('sentinel://h/0', { masterName: 'one' }),
+      of('sentinel://h/0', { masterName: 'two' }),
+    ];
+    assert.equal(new Set(places).size, places.length);
+    assert.equal(of('redis://h/0', { visibilityTimeout: 1 }), places[0]);
   });
 });
