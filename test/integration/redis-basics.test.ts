@@ -332,6 +332,22 @@ redisTest('close() gives back what is not settled, in its order, and leaves no s
   });
 });
 
+redisTest('what get() takes while its channel closes goes back', (redis) =>
+  withConnection(redis, {}, async (connection) => {
+    const queue = new Queue('q');
+    await connection.Producer().publish('x', { routingKey: 'q' });
+    const channel = await connection.channel();
+    const getting = assert.rejects(queue.get(channel), { name: 'ClosedError' });
+    await Promise.resolve();
+    await Promise.all([getting, channel.close()]);
+    await until('it is back', async () => (await redis.command('LLEN', 'q')) === 1, {
+      state: () => redis.command('KEYS', '*'),
+    });
+    assert.equal(await redis.command('EXISTS', 'unacked', 'unacked_index'), 0);
+    assert.equal((await queue.get(connection))?.decode(), 'x');
+  }),
+);
+
 redisTest('a consumer without acks leaves no record', (redis) =>
   withConnection(redis, {}, async (connection) => {
     const queue = new Queue('q');

@@ -1,11 +1,13 @@
 /** Redis that stops, dies, freezes, refuses or cuts the line under load: consumption resumes by itself, nothing confirmed is lost. */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Connection, Queue, ShardedConsumer } from '#src/index';
+import { Connection, type Message, Queue, ShardedConsumer } from '#src/index';
 import { TcpProxy } from '../support/proxy.js';
 import { RedisServer, redisServerTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, until } from '../support/rig.js';
 
+/** As in `taker.ts`: a take that is not answered for so long is given up. */
+const TAKE_TIMEOUT = 30_000;
 const LIMIT = { timeout: 120_000 };
 const DURABLE = { appendonly: 'yes', appendfsync: 'always' };
 
@@ -186,6 +188,66 @@ redisServerTest('a frozen server', LIMIT, async () => {
   await load.end();
 });
 
+for (const how of ['pause', 'close'] as const) {
+  redisServerTest(`a line that is lost during ${how}(): what runs keeps its lease, and runs once`, LIMIT, async () => {
+    await using server = await RedisServer.start();
+    await using proxy = await TcpProxy.listen(server.url);
+    using effects = new EffectsLog();
+    const queue = new Queue('q');
+    const transportOptions = { visibilityTimeout: 600 };
+    const options = { handler: EFFECTS_HANDLER, workers: 1, concurrency: 1, prefetchCount: 2 };
+    const first = new ShardedConsumer(new Connection(proxy.url, { transportOptions }), queue, options);
+    const other = new ShardedConsumer(new Connection(server.url, { transportOptions }), queue, options);
+    await first.consume();
+    const connection = new Connection(server.url);
+    for (const id of ['first', 'second']) {
+      await connection.Producer().publish({ id, do: 'sleep', ms: 2500 }, { routingKey: 'q' });
+    }
+    await until('one runs', () => first.stats().inFlight === 1 && first.stats().received === 2);
+    const done = first[how]();
+    // Before what has not begun is given back: it is told over the next connection.
+    proxy.cutAll();
+    await other.consume();
+    await done;
+    await until('both have run', () => effects.counts().size === 2, { state: () => effects.read() });
+    await until('nothing is left', async () => (await server.command('DBSIZE')) === 0);
+    assert.deepEqual([...effects.counts().values()], [1, 1]);
+    assert.deepEqual([first.stats().acked, other.stats().acked], [1, 1]);
+    await Promise.all([first.close(), other.close(), connection.close()]);
+  });
+}
+
+redisServerTest('a take that is given up while consumption pauses: its tags are not used again', LIMIT, async () => {
+  await using server = await RedisServer.start();
+  using effects = new EffectsLog();
+  const client = await server.connect();
+  const url = `${server.url}?heartbeat=0`;
+  const consumer = new ShardedConsumer(new Connection(url), new Queue('q'), { handler: EFFECTS_HANDLER, workers: 1 });
+  const connection = new Connection(url);
+  const producer = connection.Producer({ routingKey: 'q' });
+  await consumer.consume();
+  await producer.publish({ id: 'before' });
+  await producer.publish({ id: 'during' }, { routingKey: 'sample' });
+  const envelope = String(await client.call('RPOP', 'sample'));
+  await until('the first', () => consumer.stats().acked === 1);
+  server.freeze();
+  // It is there before the next look, whose answer comes when nobody waits for it any more.
+  const pushed = client.call('LPUSH', 'q', envelope);
+  await sleep(500);
+  await assert.rejects(consumer.pause(), { name: 'TimeoutError' });
+  await sleep(TAKE_TIMEOUT);
+  server.thaw();
+  await pushed;
+  await until('it was taken', async () => (await client.call('HLEN', 'unacked')) === 1);
+  await producer.publish({ id: 'after' });
+  await consumer.resume();
+  await until('all', () => effects.counts().size === 3, { state: () => [...effects.counts()] });
+  await consumer.close();
+  await connection.close();
+  client.close();
+  assert.equal(await server.command('DBSIZE'), 0);
+});
+
 redisServerTest('a line that is silent for ever is given up', LIMIT, async () => {
   await using server = await RedisServer.start();
   await using proxy = await TcpProxy.listen(server.url);
@@ -237,6 +299,28 @@ redisServerTest('an inline consumer has again at once what it held when the line
     '8',
     '9',
   ]);
+  await until('nothing is left', async () => (await server.command('DBSIZE')) === 0);
+  await connection.close();
+});
+
+redisServerTest('acks that were under way when the line was cut are told over the next connection', LIMIT, async () => {
+  await using server = await RedisServer.start();
+  await using proxy = await TcpProxy.listen(server.url);
+  const queue = new Queue('q');
+  const connection = new Connection(proxy.url);
+  await queue.declare(connection);
+  const producer = connection.Producer({ routingKey: 'q' });
+  await Promise.all(Array.from({ length: 5 }, () => producer.publish('x')));
+  const held: Message[] = [];
+  const consumer = connection.Consumer(queue, { onMessage: (message) => held.push(message), prefetchCount: 5 });
+  await consumer.consume();
+  await until('five are held', () => held.length === 5);
+  const ended = assert.rejects(consumer.closed);
+  for (const each of proxy.live) each.cutAfter(each.forwarded.toServer + 1, 'toServer');
+  for (const message of held) message.ack();
+  await ended;
+  assert.equal(await server.command('HLEN', 'unacked'), 5);
+  assert.equal(await queue.get(connection), null);
   await until('nothing is left', async () => (await server.command('DBSIZE')) === 0);
   await connection.close();
 });

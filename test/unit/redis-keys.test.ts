@@ -12,7 +12,7 @@ import {
   TimeoutError,
 } from '#src/errors';
 import { Connection } from '#src/main/connection';
-import { databaseOf } from '#src/main/transports/redis/client';
+import { databaseOf, placeOf } from '#src/main/transports/redis/client';
 import { errorFromRedis, errorOfReply, leadsNowhere } from '#src/main/transports/redis/errors';
 import { Keys, topicPattern } from '#src/main/transports/redis/keys';
 import { readRecord, recordEnd } from '#src/main/transports/redis/record';
@@ -123,6 +123,16 @@ describe('errors', () => {
       ['LOADING Redis is loading the dataset in memory', ConnectionError],
       ['UNBLOCKED client unblocked', ConnectionError],
       ['ERR something else', OperationalError],
+      // As Redis 5 and 6 tell what befell a command of a script: raised by it, and caught in it.
+      [
+        `ERR Error running script (call to f_${'0'.repeat(40)}): @user_script:31: WRONGTYPE Operation against a key`,
+        PreconditionFailed,
+      ],
+      [
+        `ERR Error running script (call to f_${'0'.repeat(40)}): @user_script:8: @user_script: 8: -READONLY You can't write`,
+        ConnectionError,
+      ],
+      ["@user_script: 40: -OOM command not allowed when used memory > 'maxmemory'.", ResourceError],
     ] as const) {
       const error = errorFromRedis(reply(text), 'doing it');
       assert.equal(error.name, kind.name, text);
@@ -142,6 +152,9 @@ describe('errors', () => {
 
   it('say whether the server is of any use', () => {
     assert.ok(leadsNowhere(reply('READONLY no')));
+    assert.ok(
+      leadsNowhere(reply('ERR Error running script (call to f_0): @user_script:8: @user_script: 8: -READONLY no')),
+    );
     assert.ok(!leadsNowhere(reply('OOM no')));
     assert.ok(!leadsNowhere(new Error('READONLY no')));
   });
@@ -156,5 +169,22 @@ describe('the database', () => {
 
   it('is nothing else', () => {
     for (const url of ['redis://h/x', 'redis://h/-1', 'redis://h/1.5']) assert.throws(() => of(url), InvalidPath);
+  });
+});
+
+describe('what a process knows of exchanges, and has to put back', () => {
+  const of = (url: string, transportOptions: Record<string, unknown>) =>
+    placeOf(new Connection(url, { transportOptions }).parameters);
+
+  it('is of one primary, database and prefix', () => {
+    const places = [
+      of('redis://h/0', {}),
+      of('redis://h/1', {}),
+      of('redis://h/0', { globalKeyprefix: 'a' }),
+      of('sentinel://h/0', { masterName: 'one' }),
+      of('sentinel://h/0', { masterName: 'two' }),
+    ];
+    assert.equal(new Set(places).size, places.length);
+    assert.equal(of('redis://h/0', { visibilityTimeout: 1 }), places[0]);
   });
 });

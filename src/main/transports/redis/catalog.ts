@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import type { RedisConnection } from './connection.js';
+import { errorFromRedis } from './errors.js';
 import { type ExchangeType, TYPES } from './exchanges.js';
 import { refuse, warnOfArguments } from './refusal.js';
 
@@ -37,7 +38,13 @@ export class Catalog {
 
   async size(queue: string): Promise<number> {
     const { client, keys } = this.#redis;
-    const sizes = await Promise.all(keys.lists(queue).map((list) => client.llen(list)));
+    const sizes = await Promise.all(
+      keys.lists(queue).map((list) =>
+        client.llen(list).catch((error: unknown) => {
+          throw errorFromRedis(error, `asking for the length of the list '${list}'`);
+        }),
+      ),
+    );
     return sizes.reduce((sum, size) => sum + size, 0);
   }
 

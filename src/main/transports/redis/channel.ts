@@ -36,6 +36,8 @@ export class RedisChannel extends EventEmitter {
   readonly #consumptions = new Map<string, Consumption>();
   /** By delivery tag, in the order of the deliveries. */
   readonly #held = new Map<number, Held>();
+  /** Messages that were asked for one by one and are not here yet. */
+  readonly #getting = new Set<Promise<unknown>>();
   /** Made with the first delivery. */
   #leases: Leases | undefined;
   #restorer: Restorer | undefined;
@@ -206,14 +208,38 @@ export class RedisChannel extends EventEmitter {
   get(queue: string, options: amqplib.Options.Get = {}): Promise<amqplib.GetMessage | false> {
     return this.#ask(`getting a message of '${queue}'`, async () => {
       const noAck = options.noAck === true;
-      const taken = await Consumption.one(this.#redis, queue, noAck);
-      await this.#catalog.renew(queue);
-      if (taken === undefined) return false;
-      const deliveryTag = this.#hold(undefined, taken, noAck);
-      const messageCount = await this.#catalog.size(queue);
-      const message = received(taken.envelope, deliveryTag);
-      return { ...message, fields: { ...message.fields, messageCount } } as unknown as amqplib.GetMessage;
+      const taking = this.#takeOne(queue, noAck);
+      this.#getting.add(taking);
+      const got = await taking.finally(() => this.#getting.delete(taking));
+      if (got === undefined) {
+        await this.#catalog.renew(queue);
+        return false;
+      }
+      const { deliveryTag, envelope } = got;
+      try {
+        // What goes back with the channel is nobody's; what is recorded nowhere is the caller's all the same.
+        if (!noAck && this.#illegal !== undefined) throw new ClosedError('the channel was closed');
+        await this.#catalog.renew(queue);
+        const messageCount = await this.#catalog.size(queue);
+        const message = received(envelope, deliveryTag);
+        return { ...message, fields: { ...message.fields, messageCount } } as unknown as amqplib.GetMessage;
+      } catch (error) {
+        this.#settleOne(deliveryTag, true);
+        this.#leases?.flush();
+        throw error;
+      }
     });
+  }
+
+  async #takeOne(queue: string, noAck: boolean): Promise<{ deliveryTag: number; envelope: Buffer } | undefined> {
+    const taken = await Consumption.one(this.#redis, queue, noAck);
+    if (taken === undefined) return undefined;
+    // The line was lost right behind the answer: close() would have waited.
+    if (this.#gone && taken.tag !== undefined) {
+      this.#redis.exchanges.leftovers.unsure([taken.tag]);
+      throw new ClosedError('the channel was closed');
+    }
+    return { deliveryTag: this.#hold(undefined, taken, noAck), envelope: taken.envelope };
   }
 
   prefetch(count: number): Promise<amqplib.Replies.Empty> {
@@ -253,7 +279,7 @@ export class RedisChannel extends EventEmitter {
   async close(): Promise<void> {
     this.#mustBeOpen();
     this.#illegal = 'Channel closing';
-    await Promise.allSettled([...this.#consumptions.values()].map((each) => each.stop()));
+    await Promise.allSettled([...[...this.#consumptions.values()].map((each) => each.stop()), ...this.#getting]);
     await this.#giveBack();
     this.toClosed();
   }

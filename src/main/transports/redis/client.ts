@@ -39,6 +39,12 @@ export function locationOf(parameters: ConnectionParameters): string {
   return `${userid === undefined ? '' : `${userid}@`}${hostname}${port === undefined ? '' : `:${port}`}/${virtualHost.replace(/^\//, '') || 0}`;
 }
 
+/** What tells the data of one connection from those of another: sentinels know primaries by name. */
+export function placeOf(parameters: ConnectionParameters): string {
+  const { masterName = '', globalKeyprefix } = redisTransportOptions(parameters.transportOptions);
+  return JSON.stringify([locationOf(parameters), masterName, globalKeyprefix]);
+}
+
 async function clientOptions(parameters: ConnectionParameters, name: string | undefined): Promise<ClientOptions> {
   const { hostname, port, userid, password, ssl, connectTimeout, transport, transportOptions } = parameters;
   const { masterName, sentinelKwargs, clientName } = redisTransportOptions(transportOptions);

@@ -10,7 +10,7 @@ import type { ConnectionParameters } from '../../url.js';
 import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
 import { Catalog } from './catalog.js';
 import type { RedisChannel } from './channel.js';
-import { type Client, databaseOf, locationOf, openClient } from './client.js';
+import { type Client, databaseOf, locationOf, openClient, placeOf } from './client.js';
 import { errorFromRedis } from './errors.js';
 import { type Exchanges, exchangesOf } from './exchanges.js';
 import { Keys } from './keys.js';
@@ -48,7 +48,7 @@ export class RedisConnection implements BrokerConnection {
     this.client = client;
     this.options = redisTransportOptions(parameters.transportOptions);
     this.keys = new Keys(this.options, databaseOf(parameters));
-    this.exchanges = exchangesOf(`${locationOf(parameters)} ${this.options.globalKeyprefix}`);
+    this.exchanges = exchangesOf(placeOf(parameters));
     const [major = 0, minor = 0] = version;
     this.canBlock = major > 6 || (major === 6 && minor >= 2);
     this.publisher = new RedisPublisher(client, this.keys, this.exchanges, this.options, (error) =>

@@ -33,9 +33,12 @@ const REPLIES: Readonly<Record<string, ErrorClass>> = {
 /** Words after which another server, or this one after a while, may do what was asked: the connection is made anew. */
 const MOVED = new Set(['READONLY', 'LOADING', 'MASTERDOWN', 'UNBLOCKED', 'CLUSTERDOWN']);
 
+/** Before Redis 7 a script puts in front of what a command said where it was called, once or twice. */
+const IN_SCRIPT = /^(?:ERR Error running script \(.*?\): )?(?:@user_script: ?\d+: ?)+/;
+
 function wordOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || error.name !== 'ReplyError') return undefined;
-  return /^-?([A-Z]+)\b/.exec(error.message)?.[1];
+  return /^-?([A-Z]+)\b/.exec(error.message.replace(IN_SCRIPT, ''))?.[1];
 }
 
 /** True for a server that cannot serve us now: the connection to it is of no use. */
@@ -47,6 +50,8 @@ export function leadsNowhere(error: unknown): boolean {
 export function errorFromRedis(error: unknown, doing: string): KombuError {
   if (error instanceof KombuError) return error;
   if (!(error instanceof Error)) return new ConnectionError(`${doing}: ${String(error)}`, { cause: error });
+  // ioredis hangs what was asked on it, for whoever prints it: a login's password, a message's body.
+  delete (error as { command?: unknown }).command;
   const text = `${doing}: ${textOf(error)}`;
   const word = wordOf(error);
   if (word !== undefined) {

@@ -45,7 +45,7 @@ export class Exchanges {
 
 const servers = new Map<string, Exchanges>();
 
-/** `where`: server, database and key prefix. */
+/** `where`: server, database and key prefix, see `placeOf`. */
 export function exchangesOf(where: string): Exchanges {
   let found = servers.get(where);
   if (found === undefined) {

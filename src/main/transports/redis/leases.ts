@@ -33,10 +33,17 @@ export class Leases {
   #acked: string[] = [];
   #returned: Returned[] = [];
   #telling: Promise<void> | undefined;
+  /** Told, and not heard yet: with the connection it may be lost. */
+  #unheard = 0;
   /** What it was that could not be told last: told once, until something can be told again. */
   #failure = '';
   /** Leases that were over when they were to be renewed: somebody else may have these messages. */
   lost = 0;
+
+  /** Nothing is held, and nothing is to be told. */
+  get isIdle(): boolean {
+    return this.#held.size === 0 && this.untold === 0;
+  }
 
   /** `visibilityTimeout`: ms. `onError` hears what was not told; it is told again to the next client. */
   constructor(keys: Keys, lasting: Lasting, visibilityTimeout: number, onError: (error: KombuError) => void) {
@@ -49,7 +56,7 @@ export class Leases {
 
   /** Told to nobody yet, or not heard. */
   get untold(): number {
-    return this.#acked.length + this.#returned.length;
+    return this.#acked.length + this.#returned.length + this.#unheard;
   }
 
   attach(client: Client): void {
@@ -80,7 +87,7 @@ export class Leases {
   /** Tells what is to be told, if there is somebody to tell it to. */
   flush(): void {
     if (this.#telling !== undefined || this.#client === undefined || this.untold === 0) return;
-    this.#telling = this.#tell(this.#client).finally(() => {
+    this.#telling = this.#tell().finally(() => {
       this.#telling = undefined;
     });
   }
@@ -102,12 +109,13 @@ export class Leases {
   }
 
   /** Never rejects. */
-  async #tell(client: Client): Promise<void> {
+  async #tell(): Promise<void> {
     const { unacked, unackedIndex } = this.#keys;
-    while (this.untold > 0 && this.#client === client) {
+    for (let client = this.#client; client !== undefined && this.untold > 0; client = this.#client) {
       const acked = this.#acked.splice(0, MOST);
       // The last ones first, for each goes in front of those before it.
       const returned = this.#returned.splice(-MOST / 2);
+      this.#unheard = acked.length + returned.length;
       try {
         const asked: Promise<unknown>[] = [];
         if (acked.length > 0) asked.push(client.mozukuAck(2, unacked, unackedIndex, ...acked));
@@ -117,12 +125,15 @@ export class Leases {
       } catch (cause) {
         this.#acked = [...acked, ...this.#acked];
         this.#returned = [...this.#returned, ...returned];
-        if (this.#client !== client) return;
+        // That connection is gone; over another one it is told again.
+        if (this.#client !== client) continue;
         const error = errorFromRedis(cause, `settling deliveries in '${unacked}'`);
         if (error.message === this.#failure) return;
         this.#failure = error.message;
         this.#onError(error);
         return;
+      } finally {
+        this.#unheard = 0;
       }
     }
   }

@@ -14,7 +14,7 @@ import type { Outcome } from '../../runtime/dispatcher.js';
 import { errorFromAmqp } from '../amqp/errors.js';
 import { openFirst } from '../failover.js';
 import { Mending } from '../mending.js';
-import { isRecoverable } from '../reconnect.js';
+import { isRecoverable, retrying } from '../reconnect.js';
 import type { Source, SourceEvents, SourceOptions } from '../transport.js';
 import { Backlog } from './backlog.js';
 import { RedisConnection } from './connection.js';
@@ -24,7 +24,7 @@ import { Leases } from './leases.js';
 import { Listener } from './listener.js';
 import { Restorer } from './restorer.js';
 import { Restoring } from './restoring.js';
-import { type Orphan, Taker } from './taker.js';
+import { type Orphan, TAKE_TIMEOUT, Taker } from './taker.js';
 
 export class RedisSource implements Source {
   readonly #options: SourceOptions;
@@ -48,6 +48,10 @@ export class RedisSource implements Source {
   /** Those of them that the server may still record. */
   #orphans: Orphan[] = [];
   readonly #mending: Mending;
+  /** Makes a connection for what is still held, while nothing is to be taken. */
+  #keeping: Promise<void> = Promise.resolve();
+  /** Aborts when something is to be taken again, or when all is over. */
+  #holding = new AbortController();
 
   constructor(options: SourceOptions, events: SourceEvents) {
     this.#options = options;
@@ -93,7 +97,7 @@ export class RedisSource implements Source {
   }
 
   async cancel(deadline: number): Promise<void> {
-    this.#taking.abort(new ClosedError('the consumer takes no more messages'));
+    this.#rest(new ClosedError('the consumer takes no more messages'));
     await withDeadline(this.#stop(), 'taking no more messages', deadline);
   }
 
@@ -104,6 +108,10 @@ export class RedisSource implements Source {
   }
 
   async resume(): Promise<void> {
+    // cancel() may have been given up, with a take still under way.
+    await this.#stop();
+    this.#holding.abort();
+    await this.#keeping;
     this.#taking = new AbortController();
     const { signal } = this.#taking;
     try {
@@ -116,50 +124,55 @@ export class RedisSource implements Source {
   }
 
   async close(deadline: number): Promise<void> {
-    this.#taking.abort(new ClosedError('the consumer is closed'));
+    this.#rest(new ClosedError('the consumer is closed'));
     await withDeadline(this.#stop(), 'taking no more messages', deadline).catch(() => undefined);
     this.#inflow?.end();
     this.#inflow = undefined;
     await this.#told(deadline);
+    this.#holding.abort();
+    await this.#keeping;
     await this.#disconnect();
     this.#leases?.close();
   }
 
-  async #told(deadline: number): Promise<void> {
-    // What cannot be told comes back by itself when its lease is over.
-    await withDeadline(this.#leases?.told() ?? Promise.resolve(), 'settling deliveries', deadline).catch(
-      () => undefined,
-    );
+  #rest(reason: ClosedError): void {
+    this.#taking.abort(reason);
+    this.#holding.abort();
+    this.#holding = new AbortController();
   }
 
-  async #stop(): Promise<void> {
-    for (const backlog of this.#backlogs.values()) backlog.close();
-    this.#backlogs.clear();
-    const listeners = this.#listeners.splice(0);
-    await Promise.all([this.#mending.underWay, this.#taker?.stop(), ...listeners.map((each) => each.stop())]);
-    // Mended a moment before it was told to stop.
-    this.#deafen();
-    if (this.#taker === undefined) return;
-    this.#keepTagsOf(this.#taker);
-    this.#taker = undefined;
-    const connection = this.#connection;
-    if (this.#unsure.length === 0 || connection === undefined) return;
+  async #told(deadline: number): Promise<void> {
+    this.#keep();
+    const telling = this.#keeping.then(() => this.#leases?.told());
+    // What cannot be told comes back by itself when its lease is over.
+    await withDeadline(telling, 'settling deliveries', deadline).catch(() => undefined);
+  }
+
+  /** Nothing is to be taken, and the connection is lost: what is held is renewed and settled over another one. */
+  #keep(): void {
+    const { signal } = this.#holding;
+    const isNeeded = (): boolean =>
+      this.#connection === undefined && (this.#leases?.isIdle === false || this.#unsure.length > 0);
+    this.#keeping = this.#keeping.then(async () => {
+      if (isNeeded()) await retrying(signal, async () => !isNeeded() || this.#reach(signal));
+    });
+  }
+
+  /** Never rejects. False: it is to be tried again. */
+  async #reach(signal: AbortSignal): Promise<boolean> {
     try {
-      // Once it has answered this it has seen the end of the waiters' sockets as well.
-      await connection.client.ping();
-      await this.#reclaim(connection);
-    } catch {
-      // The connection is gone: over the next one, or when its lease is over.
+      const connection = await this.#connect(signal);
+      this.#leases?.attach(connection.client);
+      await withDeadline(this.#reclaim(connection), 'putting deliveries back', TAKE_TIMEOUT, signal);
+      return true;
+    } catch (cause) {
+      const error = errorFromAmqp(cause, 'cannot settle deliveries');
+      if (!signal.aborted && !isRecoverable(error)) this.#events.error(error);
+      return false;
     }
   }
 
-  /** None of its tags is used again, and what is recorded under them without our hearing of it is put back. */
-  #keepTagsOf(taker: Taker): void {
-    this.#nextTag = taker.nextTag;
-    this.#unsure.push(...taker.unsure);
-    this.#orphans = taker.orphans;
-  }
-
+  /** Nothing is taken over this connection yet, so nothing of what it puts back is here. */
   async #reclaim({ client, keys, exchanges }: RedisConnection): Promise<void> {
     const tags = this.#unsure;
     this.#unsure = [];
@@ -169,6 +182,41 @@ export class RedisSource implements Source {
       this.#unsure.push(...tags);
       throw error;
     }
+  }
+
+  async #stop(): Promise<void> {
+    for (const backlog of this.#backlogs.values()) backlog.close();
+    this.#backlogs.clear();
+    await this.#mending.underWay;
+    const taker = this.#taker;
+    const listeners = this.#listeners.splice(0);
+    await Promise.all([taker?.stop(), ...listeners.map((each) => each.stop())]);
+    // Mended a moment before it was told to stop.
+    this.#deafen();
+    if (this.#taker === taker) this.#leave();
+    const connection = this.#connection;
+    if (this.#unsure.length > 0 && connection !== undefined) {
+      try {
+        // Once it has answered this it has seen the end of the waiters' sockets as well.
+        await connection.client.ping();
+        await this.#reclaim(connection);
+      } catch {
+        // The connection is gone: over the next one.
+      }
+    }
+    // The connection may have been lost before, and nobody mends it now.
+    this.#keep();
+  }
+
+  /** None of the taker's tags is used again, and what is recorded under them without our hearing of it is put back. */
+  #leave(): void {
+    const taker = this.#taker;
+    if (taker === undefined) return;
+    this.#taker = undefined;
+    this.#nextTag = taker.nextTag;
+    this.#unsure.push(...taker.unsure);
+    this.#orphans = taker.orphans;
+    void taker.stop();
   }
 
   #deafen(): void {
@@ -211,7 +259,6 @@ export class RedisSource implements Source {
     const inflow = this.#inflow;
     inflow.lists = this.#names.map((name) => keys.lists(name));
     this.#leases.attach(client);
-    // Nothing is taken over this connection yet, so none of these is here.
     await this.#reclaim(connection);
     signal.throwIfAborted();
     this.#restorer?.close();
@@ -302,7 +349,6 @@ export class RedisSource implements Source {
   }
 
   #trouble(error: KombuError): void {
-    if (this.#taking.signal.aborted) return;
     this.#events.error(error);
     // A server that has no room, or cannot write to its disk, is there all the same.
     if (isRecoverable(error) && !(error instanceof ResourceError)) this.#connection?.useless(error);
@@ -313,14 +359,9 @@ export class RedisSource implements Source {
     this.#connection = undefined;
     this.#leases?.detach();
     this.#restorer?.close();
-    if (this.#taker !== undefined) {
-      // What a last take may have brought without our hearing of it: its tags are not used again, it is put back.
-      this.#keepTagsOf(this.#taker);
-      void this.#taker.stop();
-      this.#taker = undefined;
-    }
+    this.#leave();
     this.#deafen();
-    if (this.#taking.signal.aborted) return;
-    this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
+    if (this.#taking.signal.aborted) this.#keep();
+    else this.#mending.down(reason ?? new KombuError('the connection was closed'), this.#taking.signal);
   }
 }

@@ -110,7 +110,9 @@ export class Taker {
   #looks = FIRST_LOOK;
   /** The last take brought all that was asked for: there is more. */
   #isFlowing = true;
-  /** By list, '' for the records: why it cannot be read. Told once, for as long as it stays so. */
+  /** The last take brought nothing because it may not, whatever lies in the lists: to wait for that would be to spin. */
+  #isRefused = false;
+  /** By list, '' for the records, '*' for all: why it cannot be read. Told once, for as long as it stays so. */
   readonly #failures = new Map<string, string>();
 
   constructor(client: Client, options: TakerOptions, events: TakerEvents) {
@@ -225,7 +227,10 @@ export class Taker {
     this.#taking = this.#ask(room, bytes).finally(() => {
       this.#taking = undefined;
       if (this.#stopped) return;
-      if (this.#again || this.#isFlowing) {
+      this.#reclaimOrphans();
+      if (this.#isRefused) {
+        this.#lookIn(LOOK_EVERY);
+      } else if (this.#again || this.#isFlowing) {
         this.#again = false;
         this.wake();
       } else {
@@ -249,12 +254,17 @@ export class Taker {
       const asked = this.#send(this.#client, lists, room, most, bytes, first);
       const found = await withDeadline(asked, 'taking messages', TAKE_TIMEOUT);
       this.#asked = undefined;
+      this.#failures.delete('*');
       const count = this.#receive(found, lists, first);
       if (this.#nextTag === first + most) this.#nextTag = first + count;
       this.#isFlowing = count > 0;
     } catch (error) {
       this.#isFlowing = false;
-      if (!this.#stopped) this.#events.failed(errorFromRedis(error, 'taking messages'));
+      this.#isRefused = true;
+      if (this.#stopped) return;
+      const failure = errorFromRedis(error, 'taking messages');
+      if (this.#failures.get('*') !== failure.message) this.#events.failed(failure);
+      this.#failures.set('*', failure.message);
     }
   }
 
@@ -281,6 +291,7 @@ export class Taker {
   #receive(found: readonly (number | Buffer)[], lists: readonly List[], first: number): number {
     let count = 0;
     const failing = new Set<string>();
+    this.#isRefused = false;
     for (let i = 0; i < found.length; i += 2) {
       const place = found[i] as number;
       const bytes = found[i + 1] as Buffer;
@@ -288,6 +299,7 @@ export class Taker {
         const list = lists[-place - 1]?.key;
         const error = this.#whyNot(list, bytes);
         failing.add(list ?? '');
+        if (list === undefined) this.#isRefused = true;
         if (this.#failures.get(list ?? '') !== error.message) this.#events.failed(error);
         this.#failures.set(list ?? '', error.message);
         continue;
@@ -317,7 +329,8 @@ export class Taker {
       // Given up already: what it brings is put back.
       if (this.#stopped || this.#armed.get(list.key) !== armed) return false;
       this.#armed.delete(list.key);
-      return this.#receive(found, [list], armed.tag) > 0;
+      // Where it is refused the taker looks into it: to wait again would be to spin.
+      return this.#receive(found, [list], armed.tag) > 0 || this.#isRefused;
     });
   }
 
@@ -345,7 +358,6 @@ export class Taker {
 
   #wait(): void {
     // Found at once, and of no use, is what lies in a queue whose messages may not come now.
-    this.#reclaimOrphans();
     for (const { queue, waiter } of this.#waiters.values()) {
       if (this.#events.room(queue) > 0) waiter.wait();
       else waiter.rest();

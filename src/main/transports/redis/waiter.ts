@@ -7,16 +7,20 @@
  * over, and the message comes without another way there and back. From then on until it is answered nobody knows whether it has
  * recorded something; a server that has not noticed that the socket is gone may still run it, until the look is over.
  */
-import { ConnectionError } from '../../../errors.js';
+import { AccessRefused, ConnectionError } from '../../../errors.js';
 import { withDeadline } from '../../deadline.js';
 import type { ConnectionParameters } from '../../url.js';
 import { pause, reconnectDelay } from '../reconnect.js';
 import { type Client, openClient } from './client.js';
+import { errorFromRedis } from './errors.js';
 
 /** Seconds that the server blocks at a time. */
 const BLOCK = 3;
 /** Milliseconds until an answer that does not come is given up; a server has run by then what it was sent. */
 export const GIVE_UP = (BLOCK + 2) * 1000;
+
+/** Milliseconds until what the user may not do is tried again. */
+const REFUSED_AGAIN = 30_000;
 
 export interface WaiterEvents {
   /** There is something in the list. */
@@ -84,12 +88,13 @@ export class Waiter {
         if (!(isTaken ?? isFound) || !this.#wanted) continue;
         this.#wanted = false;
         this.#events.found();
-      } catch {
-        // Whatever it is, he who takes from the list meets it too.
+      } catch (error) {
+        // Whatever it is, he who takes from the list meets it too, or does without: he looks from time to time.
         this.#events.lost();
         this.#client?.disconnect();
         this.#client = undefined;
-        await pause(reconnectDelay(failures++), signal);
+        const isRefused = errorFromRedis(error, 'waiting for a message') instanceof AccessRefused;
+        await pause(isRefused ? REFUSED_AGAIN : reconnectDelay(failures++), signal);
       }
     }
     this.#running = false;
