@@ -1,5 +1,5 @@
 /** Declaring, binding and deleting: kombu's sets and lists, and what only processes know. Errors have AMQP's reply codes. */
-import { randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import type { RedisConnection } from './connection.js';
 import { type ExchangeType, TYPES } from './exchanges.js';
@@ -13,7 +13,7 @@ export class Catalog {
   }
 
   async assertQueue(name: string, options: amqplib.Options.AssertQueue): Promise<amqplib.Replies.AssertQueue> {
-    const queue = name === '' ? `amq.gen-${randomUUID()}` : name;
+    const queue = name === '' ? `amq.gen-${randomBytes(16).toString('base64url')}` : name;
     const { exchanges } = this.#redis;
     const args = plain(options.arguments);
     const expires = options.expires ?? args['x-expires'];

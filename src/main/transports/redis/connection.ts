@@ -38,6 +38,8 @@ export class RedisConnection implements BrokerConnection {
   readonly #channels: () => Promise<void>;
   #open = true;
   #closing = false;
+  /** Its socket is cut: the rest is a matter of a moment. */
+  #doomed = false;
   #reason: KombuError | undefined;
 
   private constructor(
@@ -95,7 +97,7 @@ export class RedisConnection implements BrokerConnection {
   }
 
   get open(): boolean {
-    return this.#open && !this.#closing;
+    return this.#open && !this.#closing && !this.#doomed;
   }
 
   get reason(): KombuError | undefined {
@@ -111,6 +113,7 @@ export class RedisConnection implements BrokerConnection {
   useless(error: unknown): void {
     if (!this.open) return;
     this.#reason = errorFromRedis(error, `${locationOf(this.parameters)} cannot be used now`);
+    this.#doomed = true;
     this.client.disconnect();
   }
 
@@ -133,6 +136,7 @@ export class RedisConnection implements BrokerConnection {
 
   destroy(): void {
     this.#reason ??= new ConnectionError(`the connection to ${locationOf(this.parameters)} was cut`);
+    this.#doomed = true;
     this.client.disconnect();
   }
 }
