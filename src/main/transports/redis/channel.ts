@@ -297,20 +297,19 @@ export class RedisChannel extends EventEmitter {
   /** One for all publishes: the publisher tells each channel once. */
   readonly #onDrain = (): void => void this.emit('drain');
 
-  /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
+  /** What consumers meet: a server that cannot serve us, or not now, or a key that is no list. */
   readonly #onTrouble = (error: KombuError): void => {
     if (this.#gone) return;
-    if (isRecoverable(error) && !(error instanceof ResourceError)) {
-      this.#redis.useless(error);
-      return;
-    }
-    void this.#fail(error);
+    // A server that is full, or cannot save, is there all the same: what it refused is asked again.
+    if (error instanceof ResourceError) warn(error);
+    else if (isRecoverable(error)) this.#redis.useless(error);
+    else void this.#fail(error);
   };
 
   /** Others' messages: consumers here go on. */
   #onRestoreTrouble(error: KombuError): void {
     if (isRecoverable(error)) this.#redis.useless(error);
-    else process.emitWarning(error.message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS_RESTORE' });
+    else warn(error);
   }
 
   #deliver(consumption: Consumption, consumerTag: string, taken: Taken, onMessage: OnMessage): void {
@@ -421,4 +420,9 @@ export class RedisChannel extends EventEmitter {
       throw errorFromRedis(error, doing);
     }
   }
+}
+
+/** Of what ends nothing, and has nobody else to hear it. */
+function warn({ message }: KombuError): void {
+  process.emitWarning(message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS' });
 }

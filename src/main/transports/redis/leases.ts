@@ -15,6 +15,8 @@ import type { Keys } from './keys.js';
 /** Of one script: Lua takes no more than a few thousand arguments. */
 const MOST = 1000;
 const TELL_TIMEOUT = 30_000;
+/** After this many ms the server is told again what it refused: it may have room, or be able to save, by then. */
+const TELL_AGAIN = 1000;
 
 interface Returned {
   readonly tag: string;
@@ -31,6 +33,7 @@ export class Leases {
   #acked: string[] = [];
   #returned: Returned[] = [];
   #telling: Promise<void> | undefined;
+  #again: NodeJS.Timeout | undefined;
   /** What it was that could not be told last: told once, until something can be told again. */
   #failure = '';
   /** Leases that were over when they were to be renewed: somebody else may have these messages. */
@@ -90,6 +93,7 @@ export class Leases {
 
   close(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#again);
   }
 
   #onTime(): void {
@@ -115,6 +119,8 @@ export class Leases {
         this.#acked = [...acked, ...this.#acked];
         this.#returned = [...this.#returned, ...returned];
         if (this.#client !== client) return;
+        clearTimeout(this.#again);
+        this.#again = setTimeout(() => this.flush(), TELL_AGAIN).unref();
         const error = errorFromRedis(cause, `settling deliveries in '${unacked}'`);
         if (error.message === this.#failure) return;
         this.#failure = error.message;
