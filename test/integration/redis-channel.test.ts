@@ -1,6 +1,6 @@
 /** amqplib's channel over Redis: what was done before comes before, and nothing of what it held is lost when it ends. */
 import assert from 'node:assert/strict';
-import { Connection, Queue } from '#src/index';
+import { Connection, Exchange, Queue } from '#src/index';
 import { type RedisSpace, redisTest } from '../support/redis.js';
 import { until } from '../support/rig.js';
 
@@ -109,4 +109,30 @@ redisTest('a prefetch count of a whole channel is refused, since it would do not
     await assert.rejects(raw.prefetch(3, true), /each consumer has a prefetch count of its own/);
     await raw.prefetch(3);
   }),
+);
+
+redisTest(
+  'exclusive queues after a loss: without a name they are gone, with one they are used again',
+  async (redis) => {
+    const exchange = new Exchange('passing', { type: 'direct' });
+    const given: string[] = [];
+    const queues = [
+      new Queue('', exchange, { routingKey: 'k', exclusive: true, onDeclared: (name) => given.push(name) }),
+      new Queue('named', exchange, { routingKey: 'k', exclusive: true }),
+    ];
+    await withConnection(redis, async (connection) => {
+      for (const queue of queues) await queue.declare(connection);
+      await connection.Producer({ exchange }).publish('before', { routingKey: 'k' });
+      assert.equal(await redis.command('LLEN', given[0]!), 1);
+      connection.collect();
+      for (const queue of queues) await queue.declare(connection);
+      assert.notEqual(given[0], given[1]);
+      assert.equal(await redis.command('EXISTS', given[0]!), 0);
+      await connection.Producer({ exchange }).publish('after', { routingKey: 'k' });
+      const sizes = ['named', ...given].map((name) => redis.command('LLEN', name));
+      assert.deepEqual(await Promise.all(sizes), [2, 0, 1]);
+      assert.equal(await redis.command('SCARD', '_kombu.binding.passing'), 2);
+    });
+    assert.equal(await redis.command('DBSIZE'), 0, 'what is exclusive goes with a connection that is closed');
+  },
 );

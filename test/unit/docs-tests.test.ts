@@ -117,7 +117,7 @@ test('test/README.md has a test for each behaviour of kombu’s tests', () => {
   const all = Array.from({ length: 40 }, (_, index) => index + 1);
   assert.deepEqual(
     numbers,
-    all.filter((number) => number < 29 || number > 35),
+    all.filter((number) => number !== 35),
   );
   for (const { where, cells } of rows) assert.ok(check(cells[2]!, where) > 0, where);
 });

@@ -5,6 +5,9 @@ import type { RedisConnection } from './connection.js';
 import { type ExchangeType, TYPES } from './exchanges.js';
 import { refuse, warnOfArguments } from './refusal.js';
 
+/** How names begin that queues without one are given. */
+export const GIVEN_NAME = 'amq.gen-';
+
 export class Catalog {
   readonly #redis: RedisConnection;
 
@@ -13,7 +16,7 @@ export class Catalog {
   }
 
   async assertQueue(name: string, options: amqplib.Options.AssertQueue): Promise<amqplib.Replies.AssertQueue> {
-    const queue = name === '' ? `amq.gen-${randomBytes(16).toString('base64url')}` : name;
+    const queue = name === '' ? `${GIVEN_NAME}${randomBytes(16).toString('base64url')}` : name;
     const { exchanges } = this.#redis;
     const args = plain(options.arguments);
     const expires = options.expires ?? args['x-expires'];

@@ -8,7 +8,7 @@ import { type RedisOptions, redisTransportOptions } from '../../../redis-options
 import { withDeadline } from '../../deadline.js';
 import type { ConnectionParameters } from '../../url.js';
 import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
-import { Catalog } from './catalog.js';
+import { Catalog, GIVEN_NAME } from './catalog.js';
 import type { RedisChannel } from './channel.js';
 import { type Client, databaseOf, locationOf, openClient } from './client.js';
 import { errorFromRedis } from './errors.js';
@@ -69,7 +69,12 @@ export class RedisConnection implements BrokerConnection {
     this.ended = ended.then((reason) => {
       calm();
       this.#open = false;
-      if (!this.#closing) this.#reason ??= reason;
+      if (!this.#closing) {
+        this.#reason ??= reason;
+        for (const [queue, why] of this.passing) {
+          if (why === 'exclusive' && queue.startsWith(GIVEN_NAME)) this.exchanges.leftovers.queues.add(queue);
+        }
+      }
       void this.subscriptions.close();
       model.toClosed(this.reason);
       return this.reason;
@@ -84,7 +89,12 @@ export class RedisConnection implements BrokerConnection {
         const made = new RedisConnection(parameters, client, ended, version);
         // A server that is loading, or lets us read nothing, says so here.
         await client.exists(made.keys.unacked);
-        await made.exchanges.leftovers.giveBack(made);
+        const { leftovers } = made.exchanges;
+        await leftovers.giveBack(made);
+        for (const queue of leftovers.queues) {
+          await new Catalog(made).deleteQueue(queue, false);
+          leftovers.queues.delete(queue);
+        }
         return made;
       })();
       const doing = `asking ${locationOf(parameters)} whether it is ready`;

@@ -189,6 +189,9 @@ export class RedisSource implements Source {
       this.#unsubscribe.push(await connection.subscriptions.subscribe(channel, hear));
     }
     if (places.length === 0) return;
+    if (options.queueOrderStrategy === 'sorted') {
+      places.sort((one, other) => (this.#names[one]! < this.#names[other]! ? -1 : 1));
+    }
     const ordered = places.map((place) => this.#names[place]!);
     const taker = new Taker(
       client,
