@@ -91,6 +91,7 @@ export const REDIS_CANNOT: Readonly<Record<string, readonly string[]>> = {
       'consuming exclusively beside another is refused',
       'a single active consumer cannot be exclusive',
       'consumers of equal rank take turns',
+      'the highest priority is served first, the others when it has no room',
       'a priority that is no integer is refused',
       'Mailbox: a second node of the same name is refused',
       'Mailbox: or warned of, where queues are not exclusive',
