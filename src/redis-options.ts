@@ -35,6 +35,12 @@ const prefix = kinds.custom<boolean | string>(
   (value) => typeof value === 'boolean' || typeof value === 'string',
 );
 
+/** What the server takes for one: it refuses others, and the client would be nameless. */
+const clientName = kinds.custom<string>(
+  'a text of visible ASCII characters without spaces',
+  (value) => typeof value === 'string' && /^[!-~]+$/.test(value),
+);
+
 export const REDIS_TRANSPORT_OPTIONS: OptionTable<RedisTransportOptions> = {
   visibilityTimeout: {
     kind: kinds.duration,
@@ -80,7 +86,7 @@ export const REDIS_TRANSPORT_OPTIONS: OptionTable<RedisTransportOptions> = {
     kind: kinds.object,
     doc: "`username` and `password` of the sentinels, if they aren't the server's.",
   },
-  clientName: { kind: kinds.name, doc: 'Shown by CLIENT LIST.' },
+  clientName: { kind: clientName, doc: 'Shown by CLIENT LIST.' },
 };
 
 /** What is left out has its default. */

@@ -83,7 +83,8 @@ onBothBrokers(
     const broken = await connection.defaultChannel();
     await assert.rejects(refused(), errors.NotFound);
     const [, next] = await connection.autoretry((channel: Channel) => channel.closed)();
-    assert.notEqual(next, broken);
+    // On Redis a mistake closes no channel.
+    assert.equal(next === broken, scene.kind === 'redis');
   },
 );
 

@@ -207,7 +207,7 @@ onBothBrokers('ConsumerMixin: begins anew when its channel is lost, as often as 
 });
 
 onBothBrokers('ConsumerMixin: begins anew when the connection is lost', async (scene) => {
-  const proxy = scene.kind === 'rabbitmq' ? await TcpProxy.listen(scene.url) : undefined;
+  const proxy = scene.kind !== 'memory' ? await TcpProxy.listen(scene.url) : undefined;
   const url = new URL(scene.url);
   if (proxy !== undefined) url.host = `127.0.0.1:${proxy.port}`;
   const connection = new Connection(url);

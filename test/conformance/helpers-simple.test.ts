@@ -248,7 +248,7 @@ onBothBrokers('SimpleQueue: a closed connection ends the wait, and the next get 
     );
     for (const message of again) message.ack();
     await assert.rejects(queue.getNowait(), Empty);
-    assert.equal((await (await scene.raw()).checkQueue(name)).consumerCount, 1);
+    assert.equal((await (await scene.raw()).checkQueue(name)).consumerCount, scene.kind === 'redis' ? 0 : 1);
     // Too late, which is not its fault.
     first.ack();
     await scene.hasReady(name, 0);

@@ -67,6 +67,32 @@ redisTest('consumers that are closed leave no socket, no timer and no record', a
   }
 });
 
+redisTest(
+  'each client has a name, by which the server shows it; one that it would refuse is refused here',
+  async (redis) => {
+    const connection = new Connection(redis.url);
+    const exchange = new Exchange(`${redis.prefix}f`, { type: 'fanout' });
+    const queues = [new Queue('q'), new Queue('heard', exchange, { autoDelete: true })];
+    const consumer = new ShardedConsumer(new Connection(redis.url), queues, { handler: EFFECTS_HANDLER, workers: 1 });
+    await consumer.consume();
+    await connection.connect();
+    const names = async (): Promise<string[]> =>
+      [...String(await redis.command('CLIENT', 'LIST')).matchAll(/ name=(\S*) .* db=(\d+) /g)]
+        .filter(([, , db]) => Number(db) === redis.database)
+        .map(([, name]) => name!)
+        .sort();
+    // The last one asks.
+    const expected = ['', 'mozuku', 'mozuku-consuming', 'mozuku-listening', 'mozuku-waiting'];
+    await until('they are there', async () => (await names()).join() === expected.join(), { state: names });
+    await consumer.close();
+    await connection.close();
+    for (const clientName of ['two words', 'a\nb', 'ü']) {
+      const refused = (): Connection => new Connection(redis.url, { transportOptions: { clientName } });
+      assert.throws(refused, { name: 'OptionError', message: /'clientName'/ });
+    }
+  },
+);
+
 redisTest('a message for an idle consumer starts at once', async (redis) => {
   const connection = new Connection(redis.url);
   const queue = new Queue('q');

@@ -1,5 +1,5 @@
 /**
- * One behaviour, two brokers: RabbitMQ and the embedded one run the same test. A scene has a connection, makes queues and
+ * One behaviour, three brokers: RabbitMQ, the embedded one, and Redis, as far as it can, run the same test. A scene has a connection, makes queues and
  * exchanges with names of their own, and takes them away at the end.
  */
 import assert from 'node:assert/strict';
@@ -9,6 +9,8 @@ import type * as amqplib from 'amqplib';
 import { type Channel, Connection, type Exchange, type errors, type Queue } from '#src/index';
 import { forgetMemoryBroker } from '#src/main/transports/memory/broker';
 import { brokerTest, uniqueName } from './rabbitmq.js';
+import { redisTest } from './redis.js';
+import { redisCan } from './redis-cannot.js';
 
 type Raw = amqplib.ConfirmChannel;
 
@@ -57,10 +59,11 @@ export class Scene {
   #first: Channel | undefined;
 
   constructor(
-    readonly kind: 'rabbitmq' | 'memory',
+    readonly kind: 'rabbitmq' | 'memory' | 'redis',
     readonly url: string,
+    readonly transportOptions: Readonly<Record<string, unknown>> = {},
   ) {
-    this.connection = new Connection(url);
+    this.connection = new Connection(url, { transportOptions });
   }
 
   unique(what: string): string {
@@ -69,7 +72,8 @@ export class Scene {
 
   /** One more connection, closed at the end. */
   connect(): Connection {
-    const connection = new Connection(this.url);
+    const { url, transportOptions } = this;
+    const connection = new Connection(url, { transportOptions });
     this.#others.push(connection);
     return connection;
   }
@@ -215,33 +219,32 @@ export async function refused(ask: Promise<unknown>): Promise<[number, string]> 
   return assert.fail('it was not refused');
 }
 
-/** Registers the test twice. */
-export function onBothBrokers(
-  name: string,
-  run: (scene: Scene) => Promise<void>,
-  options: { timeout?: number } = {},
-): void {
+export interface SceneOptions {
+  readonly timeout?: number;
+  /** `transportOptions` with which Redis does what the others do. */
+  readonly onRedis?: Readonly<Record<string, unknown>>;
+}
+
+/** Registers the test for RabbitMQ and the embedded broker, and for Redis unless `redis-cannot.ts` says why not. */
+export function onBothBrokers(name: string, run: (scene: Scene) => Promise<void>, options: SceneOptions = {}): void {
   const timeout = options.timeout ?? 30_000;
-  brokerTest(
-    `RabbitMQ: ${name}`,
-    async ({ url }) => {
-      const scene = new Scene('rabbitmq', url);
-      try {
-        await run(scene);
-      } finally {
-        await scene.dispose();
-      }
-    },
-    { timeout },
-  );
-  test(`memory: ${name}`, { timeout }, async () => {
-    const broker = uniqueName('broker');
-    const scene = new Scene('memory', `memory://${broker}`);
+  const perform = async (scene: Scene): Promise<void> => {
     try {
       await run(scene);
     } finally {
       await scene.dispose();
+    }
+  };
+  brokerTest(`RabbitMQ: ${name}`, ({ url }) => perform(new Scene('rabbitmq', url)), { timeout });
+  test(`memory: ${name}`, { timeout }, async () => {
+    const broker = uniqueName('broker');
+    try {
+      await perform(new Scene('memory', `memory://${broker}`));
+    } finally {
       forgetMemoryBroker(broker);
     }
   });
+  if (redisCan(name)) {
+    redisTest(`Redis: ${name}`, { timeout }, ({ url }) => perform(new Scene('redis', url, options.onRedis)));
+  }
 }

@@ -1,10 +1,13 @@
 /** Declaring, binding and deleting: kombu's sets and lists, and what only processes know. Errors have AMQP's reply codes. */
-import { randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import type * as amqplib from 'amqplib';
 import type { RedisConnection } from './connection.js';
 import { errorFromRedis } from './errors.js';
 import { type ExchangeType, TYPES } from './exchanges.js';
 import { refuse, warnOfArguments } from './refusal.js';
+
+/** How names begin that queues without one are given. */
+export const GIVEN_NAME = 'amq.gen-';
 
 export class Catalog {
   readonly #redis: RedisConnection;
@@ -14,7 +17,7 @@ export class Catalog {
   }
 
   async assertQueue(name: string, options: amqplib.Options.AssertQueue): Promise<amqplib.Replies.AssertQueue> {
-    const queue = name === '' ? `amq.gen-${randomUUID()}` : name;
+    const queue = name === '' ? `${GIVEN_NAME}${randomBytes(16).toString('base64url')}` : name;
     const { exchanges } = this.#redis;
     const args = plain(options.arguments);
     const expires = options.expires ?? args['x-expires'];

@@ -3,7 +3,7 @@
  * messages for consumers; this file gives them delivery tags, keeps what is not settled, and gives it back at the end.
  */
 
-import { randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
 import { IllegalOperationError } from 'amqplib';
@@ -12,6 +12,7 @@ import { isThenable } from '../../entities/safely.js';
 import { isRecoverable } from '../reconnect.js';
 import type { OnSettled, Outgoing } from '../transport.js';
 import { Catalog } from './catalog.js';
+import { Confirms } from './confirms.js';
 import type { RedisConnection } from './connection.js';
 import { Consumption, type Taken } from './consumption.js';
 import { errorFromRedis } from './errors.js';
@@ -43,6 +44,12 @@ export class RedisChannel extends EventEmitter {
   #restorer: Restorer | undefined;
   #lastTag = 0;
   #prefetch = 0;
+  /** Of this channel's publishes. */
+  readonly #confirms = new Confirms();
+  /** Requeued in this turn: together they go back in the order of their deliveries, whatever order they were requeued in. */
+  #returning: { readonly deliveryTag: number; readonly taken: Taken }[] = [];
+  /** The server may not have heard yet what was requeued. */
+  #requeued = false;
   #illegal: string | undefined;
   #gone = false;
   #scheduled = false;
@@ -130,7 +137,9 @@ export class RedisChannel extends EventEmitter {
   send(message: Outgoing, onSettled: OnSettled): boolean {
     this.#mustBeOpen();
     const { exchange, routingKey, properties, body } = message;
+    let age = 0;
     const settle = (error: unknown, queues: number): void => {
+      this.#confirms.settled(age, error);
       if (this.#gone) {
         onSettled(error ?? new ClosedError('the channel is closed'));
         return;
@@ -141,7 +150,9 @@ export class RedisChannel extends EventEmitter {
       }
       onSettled(error);
     };
-    return this.#redis.publisher.publish(message, settle, this.#onDrain);
+    const hasRoom = this.#redis.publisher.publish(message, settle, this.#onDrain);
+    age = this.#confirms.sent();
+    return hasRoom;
   }
 
   publish(
@@ -158,6 +169,11 @@ export class RedisChannel extends EventEmitter {
     return this.publish('', queue, body, properties, onSettled);
   }
 
+  /** Resolves when all that was published is confirmed; rejects with the first that was not. */
+  waitForConfirms(): Promise<void> {
+    return this.#confirms.all();
+  }
+
   // consuming
 
   consume(
@@ -166,7 +182,7 @@ export class RedisChannel extends EventEmitter {
     options: amqplib.Options.Consume = {},
   ): Promise<amqplib.Replies.Consume> {
     return this.#ask(`consuming from '${queue}'`, async () => {
-      const consumerTag = options.consumerTag || `amq.ctag-${randomUUID()}`;
+      const consumerTag = options.consumerTag || `amq.ctag-${randomBytes(16).toString('base64url')}`;
       if (this.#consumptions.has(consumerTag)) {
         throw refuse(406, `PRECONDITION_FAILED - the consumer tag '${consumerTag}' is used on this channel already`);
       }
@@ -242,8 +258,9 @@ export class RedisChannel extends EventEmitter {
     return { deliveryTag: this.#hold(undefined, taken, noAck), envelope: taken.envelope };
   }
 
-  prefetch(count: number): Promise<amqplib.Replies.Empty> {
+  prefetch(count: number, global = false): Promise<amqplib.Replies.Empty> {
     return this.#ask('setting the prefetch count', async () => {
+      if (global) throw refuse(540, 'NOT_IMPLEMENTED - on Redis each consumer has a prefetch count of its own');
       this.#prefetch = count;
       return {};
     });
@@ -279,7 +296,9 @@ export class RedisChannel extends EventEmitter {
   async close(): Promise<void> {
     this.#mustBeOpen();
     this.#illegal = 'Channel closing';
-    await Promise.allSettled([...[...this.#consumptions.values()].map((each) => each.stop()), ...this.#getting]);
+    this.#redis.publisher.flush();
+    const consumptions = [...this.#consumptions.values()].map((each) => each.stop());
+    await Promise.allSettled([this.#confirms.all(), ...consumptions, ...this.#getting]);
     await this.#giveBack();
     this.toClosed();
   }
@@ -295,10 +314,11 @@ export class RedisChannel extends EventEmitter {
       void consumption.stop();
     }
     this.#consumptions.clear();
-    for (const { taken } of this.#held.values()) {
-      if (taken.tag !== undefined) this.#leases!.putBack(taken.tag, taken.list, taken.envelope);
+    for (const [deliveryTag, { taken }] of this.#held) {
+      if (taken.tag !== undefined) this.#returning.push({ deliveryTag, taken });
     }
     this.#held.clear();
+    this.#putBack();
     this.#leases?.detach();
     if (this.#leases !== undefined && this.#leases.untold > 0) leftovers.add(this.#leases);
     else this.#leases?.close();
@@ -309,21 +329,19 @@ export class RedisChannel extends EventEmitter {
   /** One for all publishes: the publisher tells each channel once. */
   readonly #onDrain = (): void => void this.emit('drain');
 
-  /** What consumers cannot go on with: a server that cannot serve us, or a key that is no list. */
+  /** What consumers meet: a server that cannot serve us, or not now, or a key that is no list. */
   readonly #onTrouble = (error: KombuError): void => {
     if (this.#gone) return;
-    if (isRecoverable(error) && !(error instanceof ResourceError)) {
-      this.#redis.useless(error);
-      return;
-    }
-    this.emit('error', error);
-    this.toClosed();
+    // A server that is full, or cannot save, is there all the same: what it refused is asked again.
+    if (error instanceof ResourceError) warn(error);
+    else if (isRecoverable(error)) this.#redis.useless(error);
+    else void this.#fail(error);
   };
 
   /** Others' messages: consumers here go on. */
   #onRestoreTrouble(error: KombuError): void {
     if (isRecoverable(error)) this.#redis.useless(error);
-    else process.emitWarning(error.message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS_RESTORE' });
+    else warn(error);
   }
 
   #deliver(
@@ -336,9 +354,32 @@ export class RedisChannel extends EventEmitter {
     if (this.#illegal !== undefined && taken.tag !== undefined) return undefined;
     const message = received(taken.envelope, deliveryTag);
     const delivery = { ...message, fields: { ...message.fields, consumerTag } } as unknown as amqplib.ConsumeMessage;
-    this.emit('delivery', delivery);
-    const handling = onMessage(delivery);
-    return isThenable(handling) ? handling : undefined;
+    try {
+      this.emit('delivery', delivery);
+      const handling = onMessage(delivery);
+      return isThenable(handling) ? handling : undefined;
+    } catch (error) {
+      // As amqplib does: whoever took it is told, and what the channel has goes back.
+      void this.#fail(Object.assign(error instanceof Error ? error : new Error(String(error)), { code: 541 }));
+      return undefined;
+    }
+  }
+
+  /** The connection lives: what the channel has goes back over it. Never rejects. */
+  async #fail(error: Error): Promise<void> {
+    if (this.#illegal !== undefined) return;
+    this.#illegal = 'Channel closing';
+    await Promise.allSettled([...this.#consumptions.values()].map((each) => each.stop()));
+    await this.#giveBack();
+    // In a turn of its own: what listeners throw is nobody else's.
+    setImmediate(() => {
+      if (this.#gone) return;
+      try {
+        this.emit('error', error);
+      } finally {
+        this.toClosed();
+      }
+    });
   }
 
   #hold(consumption: Consumption | undefined, taken: Taken, noAck: boolean): number {
@@ -370,6 +411,7 @@ export class RedisChannel extends EventEmitter {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
+      this.#putBack();
       this.#leases?.flush();
     });
   }
@@ -381,14 +423,23 @@ export class RedisChannel extends EventEmitter {
     const { taken, consumption } = held;
     // What was heard of a fanout exchange is recorded nowhere: its end makes room for the next, and no more.
     if (taken.tag !== undefined) {
-      if (requeue) this.#leases!.putBack(taken.tag, taken.list, taken.envelope);
+      if (requeue) this.#returning.push({ deliveryTag, taken });
       else this.#leases!.ack(taken.tag);
     }
     consumption?.settled();
   }
 
+  #putBack(): void {
+    if (this.#returning.length === 0) return;
+    const returning = this.#returning.sort((a, b) => a.deliveryTag - b.deliveryTag);
+    this.#returning = [];
+    this.#requeued = true;
+    for (const { taken } of returning) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
+  }
+
   async #giveBack(): Promise<void> {
     for (const tag of [...this.#held.keys()]) this.#settleOne(tag, true);
+    this.#putBack();
     await this.#leases?.told();
   }
 
@@ -398,11 +449,23 @@ export class RedisChannel extends EventEmitter {
 
   async #ask<T>(doing: string, work: () => Promise<T>): Promise<T> {
     this.#mustBeOpen();
+    // What was published and requeued before comes before.
+    this.#redis.publisher.flush();
+    this.#putBack();
     try {
+      if (this.#requeued) {
+        this.#requeued = false;
+        await this.#leases?.told();
+      }
       return await work();
     } catch (error) {
       if (error instanceof Error && typeof (error as { code?: unknown }).code === 'number') throw error;
       throw errorFromRedis(error, doing);
     }
   }
+}
+
+/** Of what ends nothing, and has nobody else to hear it. */
+function warn({ message }: KombuError): void {
+  process.emitWarning(message, { type: 'MozukuWarning', code: 'MOZUKU_REDIS' });
 }

@@ -73,7 +73,8 @@ async function clientOptions(parameters: ConnectionParameters, name: string | un
     ...login,
     ...(tls !== undefined && { tls }),
     connectTimeout,
-    connectionName: clientName ?? name ?? 'mozuku',
+    // A name with spaces is refused, which nobody would hear of.
+    connectionName: clientName ?? name?.replaceAll(' ', '-') ?? 'mozuku',
     lazyConnect: true,
     protocol: 2,
     keepAlive: 30_000,

@@ -8,7 +8,7 @@ import { type RedisOptions, redisTransportOptions } from '../../../redis-options
 import { withDeadline } from '../../deadline.js';
 import type { ConnectionParameters } from '../../url.js';
 import type { BrokerConnection, OpenOptions, Publish } from '../transport.js';
-import { Catalog } from './catalog.js';
+import { Catalog, GIVEN_NAME } from './catalog.js';
 import type { RedisChannel } from './channel.js';
 import { type Client, databaseOf, locationOf, openClient, placeOf } from './client.js';
 import { errorFromRedis } from './errors.js';
@@ -36,6 +36,8 @@ export class RedisConnection implements BrokerConnection {
   readonly #channels: () => Promise<void>;
   #open = true;
   #closing = false;
+  /** Its socket is cut: the rest is a matter of a moment. */
+  #doomed = false;
   #reason: KombuError | undefined;
 
   private constructor(
@@ -64,7 +66,12 @@ export class RedisConnection implements BrokerConnection {
     this.ended = ended.then((reason) => {
       calm();
       this.#open = false;
-      if (!this.#closing) this.#reason ??= reason;
+      if (!this.#closing) {
+        this.#reason ??= reason;
+        for (const [queue, why] of this.passing) {
+          if (why === 'exclusive' && queue.startsWith(GIVEN_NAME)) this.exchanges.leftovers.queues.add(queue);
+        }
+      }
       model.toClosed(this.reason);
       return this.reason;
     });
@@ -78,7 +85,12 @@ export class RedisConnection implements BrokerConnection {
         const made = new RedisConnection(parameters, client, ended, version);
         // A server that is loading, or lets us read nothing, says so here.
         await client.exists(made.keys.unacked);
-        await made.exchanges.leftovers.giveBack(made);
+        const { leftovers } = made.exchanges;
+        await leftovers.giveBack(made);
+        for (const queue of leftovers.queues) {
+          await new Catalog(made).deleteQueue(queue, false);
+          leftovers.queues.delete(queue);
+        }
         return made;
       })();
       const doing = `asking ${locationOf(parameters)} whether it is ready`;
@@ -91,7 +103,7 @@ export class RedisConnection implements BrokerConnection {
   }
 
   get open(): boolean {
-    return this.#open && !this.#closing;
+    return this.#open && !this.#closing && !this.#doomed;
   }
 
   get reason(): KombuError | undefined {
@@ -107,6 +119,7 @@ export class RedisConnection implements BrokerConnection {
   useless(error: unknown): void {
     if (!this.open) return;
     this.#reason = errorFromRedis(error, `${locationOf(this.parameters)} cannot be used now`);
+    this.#doomed = true;
     this.client.disconnect();
   }
 
@@ -129,6 +142,7 @@ export class RedisConnection implements BrokerConnection {
 
   destroy(): void {
     this.#reason ??= new ConnectionError(`the connection to ${locationOf(this.parameters)} was cut`);
+    this.#doomed = true;
     this.client.disconnect();
   }
 }

@@ -16,6 +16,8 @@ import type { Lasting } from './lasting.js';
 /** Of one script: Lua takes no more than a few thousand arguments. */
 const MOST = 1000;
 const TELL_TIMEOUT = 30_000;
+/** After this many ms the server is told again what it refused: it may have room, or be able to save, by then. */
+const TELL_AGAIN = 1000;
 
 interface Returned {
   readonly tag: string;
@@ -35,6 +37,7 @@ export class Leases {
   #telling: Promise<void> | undefined;
   /** Told, and not heard yet: with the connection it may be lost. */
   #unheard = 0;
+  #again: NodeJS.Timeout | undefined;
   /** What it was that could not be told last: told once, until something can be told again. */
   #failure = '';
   /** Leases that were over when they were to be renewed: somebody else may have these messages. */
@@ -100,6 +103,7 @@ export class Leases {
 
   close(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#again);
   }
 
   #onTime(): void {
@@ -127,6 +131,8 @@ export class Leases {
         this.#returned = [...this.#returned, ...returned];
         // That connection is gone; over another one it is told again.
         if (this.#client !== client) continue;
+        clearTimeout(this.#again);
+        this.#again = setTimeout(() => this.flush(), TELL_AGAIN).unref();
         const error = errorFromRedis(cause, `settling deliveries in '${unacked}'`);
         if (error.message === this.#failure) return;
         this.#failure = error.message;

@@ -1,6 +1,7 @@
 /**
  * What channels of this process held, or had not told, when their connection was lost: put back over the next connection to the same
- * place, as a broker does that notices the loss. Without one it comes back when its lease is over.
+ * place, as a broker does that notices the loss. Without one it comes back when its lease is over. And queues whose names nobody
+ * knows any more: they would gather messages for ever.
  */
 import type { RedisConnection } from './connection.js';
 import type { Leases } from './leases.js';
@@ -9,6 +10,8 @@ import { Restoring } from './restoring.js';
 export class Leftovers {
   readonly #leases = new Set<Leases>();
   readonly #tags = new Set<string>();
+  /** Queues that were declared without a name: declared again they have another one, and these are to be deleted. */
+  readonly queues = new Set<string>();
 
   /** They are told, and closed then. */
   add(leases: Leases): void {

@@ -89,16 +89,17 @@ export class RedisPublisher {
 
   /** Nothing more is published. What is gathered goes out. */
   close(): void {
-    this.#flush();
+    this.flush();
     this.#closed = true;
   }
 
   readonly #onTick = (): void => {
     this.#scheduled = false;
-    this.#flush();
+    this.flush();
   };
 
-  #flush(): void {
+  /** What is gathered goes out now: before whatever is asked next over the connection. */
+  flush(): void {
     const gathered = this.#gathered;
     if (gathered.length === 0) return;
     this.#gathered = [];

@@ -273,6 +273,9 @@ export class RedisSource implements Source {
     if (signal.aborted) this.#deafen();
     signal.throwIfAborted();
     if (places.length === 0) return;
+    if (options.queueOrderStrategy === 'sorted') {
+      places.sort((one, other) => (this.#names[one]! < this.#names[other]! ? -1 : 1));
+    }
     const ordered = places.map((place) => this.#names[place]!);
     const taker = new Taker(
       client,
