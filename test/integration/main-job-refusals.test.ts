@@ -61,9 +61,13 @@ test('a queue that is refused with 541 on a reconnect is asked for again until i
   try {
     await consumer.consume();
     refusals = 3;
-    const back = next<[{ attempts: number }]>(consumer as never, 'reconnected');
+    let attempts = 0;
+    consumer.once('reconnected', (event) => {
+      attempts = event.attempts;
+    });
     (await broker.consumer(1)).connection.socket.destroy();
-    assert.equal((await back)[0].attempts, 4);
+    await until('it is taken', () => attempts > 0, { timeoutMs: 20_000, state: () => broker.connections.length });
+    assert.equal(attempts, 4);
     assert.equal(broker.connections.length, 5);
     assert.equal(consumer.stats().state, 'consuming');
   } finally {
@@ -91,7 +95,7 @@ test('a channel that is closed for a delivery that was held too long is opened a
     send(after, 1, second, true);
     await until('both run', () => consumer.stats().inFlight === 2);
     writeFileSync(first, '');
-    await until('the first has ended, too late', () => consumer.stats().stale === 1);
+    await until('the first has ended, too late', () => consumer.stats().stale === 1, { timeoutMs: 20_000 });
     assert.deepEqual(before.connection.settlements, []);
     writeFileSync(second, '');
     await broker.settled(after.connection, 1);
