@@ -1,6 +1,6 @@
 /**
- * docs/kombu.md and test/README.md say which test shows what. Here: each file that they name is there and has a test of that
- * title, and nothing is called done without one.
+ * docs/kombu.md, docs/reliability.md and test/README.md say which test shows what. Here: each file that they name is there and
+ * has a test of that title, and nothing is called done without one.
  *
  * A cell is a list like `unit/url: leaves out what the URL leaves out; reads query keys; integration/tls: TLS checks`: a file,
  * then beginnings or other parts of titles in it.
@@ -108,6 +108,15 @@ test('docs/kombu.md names tests that are there, and one for each thing it calls 
   }
   for (const [, list] of read('docs/kombu.md').matchAll(new RegExp(`\\(((?:${FOLDERS})/[^)]*)\\)`, 'g'))) {
     assert.ok(check(list!.replaceAll('\n', ' '), 'docs/kombu.md, in the text') > 0);
+  }
+});
+
+test('docs/reliability.md names a test that is there for each fault', () => {
+  const rows = rowsOf('docs/reliability.md', 'shown by');
+  assert.ok(rows.length > 40, `${rows.length} rows`);
+  for (const { where, cells } of rows) {
+    assert.equal(cells.length, 3, where);
+    assert.ok(check(cells[2]!, where) > 0, where);
   }
 });
 
