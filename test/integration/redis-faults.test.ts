@@ -6,8 +6,6 @@ import { TcpProxy } from '../support/proxy.js';
 import { RedisServer, redisServerTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, until } from '../support/rig.js';
 
-/** As in `taker.ts`: a take that is not answered for so long is given up. */
-const TAKE_TIMEOUT = 30_000;
 const LIMIT = { timeout: 120_000 };
 const DURABLE = { appendonly: 'yes', appendfsync: 'always' };
 
@@ -216,37 +214,6 @@ for (const how of ['pause', 'close'] as const) {
     await Promise.all([first.close(), other.close(), connection.close()]);
   });
 }
-
-redisServerTest('a take that is given up while consumption pauses: its tags are not used again', LIMIT, async () => {
-  await using server = await RedisServer.start();
-  using effects = new EffectsLog();
-  const client = await server.connect();
-  const url = `${server.url}?heartbeat=0`;
-  const consumer = new ShardedConsumer(new Connection(url), new Queue('q'), { handler: EFFECTS_HANDLER, workers: 1 });
-  const connection = new Connection(url);
-  const producer = connection.Producer({ routingKey: 'q' });
-  await consumer.consume();
-  await producer.publish({ id: 'before' });
-  await producer.publish({ id: 'during' }, { routingKey: 'sample' });
-  const envelope = String(await client.call('RPOP', 'sample'));
-  await until('the first', () => consumer.stats().acked === 1);
-  server.freeze();
-  // It is there before the next look, whose answer comes when nobody waits for it any more.
-  const pushed = client.call('LPUSH', 'q', envelope);
-  await sleep(500);
-  await assert.rejects(consumer.pause(), { name: 'TimeoutError' });
-  await sleep(TAKE_TIMEOUT);
-  server.thaw();
-  await pushed;
-  await until('it was taken', async () => (await client.call('HLEN', 'unacked')) === 1);
-  await producer.publish({ id: 'after' });
-  await consumer.resume();
-  await until('all', () => effects.counts().size === 3, { state: () => [...effects.counts()] });
-  await consumer.close();
-  await connection.close();
-  client.close();
-  assert.equal(await server.command('DBSIZE'), 0);
-});
 
 redisServerTest('a line that is silent for ever is given up', LIMIT, async () => {
   await using server = await RedisServer.start();

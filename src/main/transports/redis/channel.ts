@@ -1,8 +1,7 @@
 /**
- * amqplib's channel, spoken to Redis. What a broker refuses rejects its own promise and closes nothing. `RedisConsumption` takes
- * messages for consumers; this file gives them delivery tags, keeps what is not settled, and gives it back at the end.
+ * amqplib's channel, spoken to Redis. What a broker refuses rejects its own promise and closes nothing. `Consumption` takes
+ * messages for consumers; `Holdings` keeps what is not settled, and gives it back at the end.
  */
-
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type * as amqplib from 'amqplib';
@@ -16,7 +15,7 @@ import { Confirms } from './confirms.js';
 import type { RedisConnection } from './connection.js';
 import { Consumption, type Taken } from './consumption.js';
 import { errorFromRedis } from './errors.js';
-import { Leases } from './leases.js';
+import { Holdings } from './holdings.js';
 import { received } from './received.js';
 import { refuse } from './refusal.js';
 import { Restorer } from './restorer.js';
@@ -24,35 +23,21 @@ import { Restorer } from './restorer.js';
 /** A promise that it gives settles when the message is handled. */
 type OnMessage = (message: amqplib.ConsumeMessage | null) => unknown;
 
-interface Held {
-  readonly taken: Taken;
-  readonly consumption: Consumption | undefined;
-}
-
 export class RedisChannel extends EventEmitter {
   readonly connection: amqplib.Connection;
   readonly ch: number;
   readonly #redis: RedisConnection;
   readonly #catalog: Catalog;
   readonly #consumptions = new Map<string, Consumption>();
-  /** By delivery tag, in the order of the deliveries. */
-  readonly #held = new Map<number, Held>();
+  readonly #holdings: Holdings;
   /** Messages that were asked for one by one and are not here yet. */
   readonly #getting = new Set<Promise<unknown>>();
-  /** Made with the first delivery. */
-  #leases: Leases | undefined;
   #restorer: Restorer | undefined;
-  #lastTag = 0;
   #prefetch = 0;
   /** Of this channel's publishes. */
   readonly #confirms = new Confirms();
-  /** Requeued in this turn: together they go back in the order of their deliveries, whatever order they were requeued in. */
-  #returning: { readonly deliveryTag: number; readonly taken: Taken }[] = [];
-  /** The server may not have heard yet what was requeued. */
-  #requeued = false;
   #illegal: string | undefined;
   #gone = false;
-  #scheduled = false;
 
   constructor(connection: amqplib.Connection, redis: RedisConnection, ch: number) {
     super();
@@ -60,6 +45,7 @@ export class RedisChannel extends EventEmitter {
     this.ch = ch;
     this.#redis = redis;
     this.#catalog = new Catalog(redis);
+    this.#holdings = new Holdings(redis, this.#onTrouble);
   }
 
   // queues, exchanges
@@ -240,8 +226,7 @@ export class RedisChannel extends EventEmitter {
         const message = received(envelope, deliveryTag);
         return { ...message, fields: { ...message.fields, messageCount } } as unknown as amqplib.GetMessage;
       } catch (error) {
-        this.#settleOne(deliveryTag, true);
-        this.#leases?.flush();
+        this.#holdings.settle(deliveryTag, false, true);
         throw error;
       }
     });
@@ -255,7 +240,7 @@ export class RedisChannel extends EventEmitter {
       this.#redis.exchanges.leftovers.unsure([taken.tag]);
       throw new ClosedError('the channel was closed');
     }
-    return { deliveryTag: this.#hold(undefined, taken, noAck), envelope: taken.envelope };
+    return { deliveryTag: this.#holdings.hold(undefined, taken, noAck), envelope: taken.envelope };
   }
 
   prefetch(count: number, global = false): Promise<amqplib.Replies.Empty> {
@@ -268,7 +253,7 @@ export class RedisChannel extends EventEmitter {
 
   recover(): Promise<amqplib.Replies.Empty> {
     return this.#ask('giving back what is not settled', async () => {
-      await this.#giveBack();
+      await this.#holdings.giveBack();
       return {};
     });
   }
@@ -278,7 +263,7 @@ export class RedisChannel extends EventEmitter {
   }
 
   ackAll(): void {
-    this.#settle(this.#lastTag, true, false);
+    this.#settle(this.#holdings.lastTag, true, false);
   }
 
   nack({ fields }: amqplib.Message, allUpTo = false, requeue = true): void {
@@ -286,7 +271,7 @@ export class RedisChannel extends EventEmitter {
   }
 
   nackAll(requeue = true): void {
-    this.#settle(this.#lastTag, true, requeue);
+    this.#settle(this.#holdings.lastTag, true, requeue);
   }
 
   reject({ fields }: amqplib.Message, requeue = true): void {
@@ -299,7 +284,7 @@ export class RedisChannel extends EventEmitter {
     this.#redis.publisher.flush();
     const consumptions = [...this.#consumptions.values()].map((each) => each.stop());
     await Promise.allSettled([this.#confirms.all(), ...consumptions, ...this.#getting]);
-    await this.#giveBack();
+    await this.#holdings.giveBack();
     this.toClosed();
   }
 
@@ -314,14 +299,7 @@ export class RedisChannel extends EventEmitter {
       void consumption.stop();
     }
     this.#consumptions.clear();
-    for (const [deliveryTag, { taken }] of this.#held) {
-      if (taken.tag !== undefined) this.#returning.push({ deliveryTag, taken });
-    }
-    this.#held.clear();
-    this.#putBack();
-    this.#leases?.detach();
-    if (this.#leases !== undefined && this.#leases.untold > 0) leftovers.add(this.#leases);
-    else this.#leases?.close();
+    this.#holdings.leave();
     this.#restorer?.close();
     this.emit('close');
   }
@@ -349,7 +327,7 @@ export class RedisChannel extends EventEmitter {
     { consumerTag, noAck, onMessage }: { consumerTag: string; noAck: boolean; onMessage: OnMessage },
     taken: Taken,
   ): PromiseLike<unknown> | undefined {
-    const deliveryTag = this.#hold(consumption, taken, noAck);
+    const deliveryTag = this.#holdings.hold(consumption, taken, noAck);
     // Taken while it was closing: it goes back with the rest, unless it is recorded nowhere.
     if (this.#illegal !== undefined && taken.tag !== undefined) return undefined;
     const message = received(taken.envelope, deliveryTag);
@@ -370,7 +348,7 @@ export class RedisChannel extends EventEmitter {
     if (this.#illegal !== undefined) return;
     this.#illegal = 'Channel closing';
     await Promise.allSettled([...this.#consumptions.values()].map((each) => each.stop()));
-    await this.#giveBack();
+    await this.#holdings.giveBack();
     // In a turn of its own: what listeners throw is nobody else's.
     setImmediate(() => {
       if (this.#gone) return;
@@ -382,65 +360,9 @@ export class RedisChannel extends EventEmitter {
     });
   }
 
-  #hold(consumption: Consumption | undefined, taken: Taken, noAck: boolean): number {
-    this.#lastTag++;
-    if (noAck) return this.#lastTag;
-    if (taken.tag !== undefined) {
-      this.#leases ??= this.#makeLeases();
-      this.#leases.taken(taken.tag);
-    }
-    this.#held.set(this.#lastTag, { taken, consumption });
-    return this.#lastTag;
-  }
-
-  #makeLeases(): Leases {
-    const { client, keys, exchanges, options } = this.#redis;
-    const leases = new Leases(keys, exchanges.lasting, options.visibilityTimeout, this.#onTrouble);
-    leases.attach(client);
-    return leases;
-  }
-
   #settle(deliveryTag: number, allUpTo: boolean, requeue: boolean): void {
     this.#mustBeOpen();
-    if (allUpTo) {
-      for (const tag of [...this.#held.keys()]) if (tag <= deliveryTag) this.#settleOne(tag, requeue);
-    } else {
-      this.#settleOne(deliveryTag, requeue);
-    }
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#putBack();
-      this.#leases?.flush();
-    });
-  }
-
-  #settleOne(deliveryTag: number, requeue: boolean): void {
-    const held = this.#held.get(deliveryTag);
-    if (held === undefined) return;
-    this.#held.delete(deliveryTag);
-    const { taken, consumption } = held;
-    // What was heard of a fanout exchange is recorded nowhere: its end makes room for the next, and no more.
-    if (taken.tag !== undefined) {
-      if (requeue) this.#returning.push({ deliveryTag, taken });
-      else this.#leases!.ack(taken.tag);
-    }
-    consumption?.settled();
-  }
-
-  #putBack(): void {
-    if (this.#returning.length === 0) return;
-    const returning = this.#returning.sort((a, b) => a.deliveryTag - b.deliveryTag);
-    this.#returning = [];
-    this.#requeued = true;
-    for (const { taken } of returning) this.#leases!.putBack(taken.tag!, taken.list, taken.envelope);
-  }
-
-  async #giveBack(): Promise<void> {
-    for (const tag of [...this.#held.keys()]) this.#settleOne(tag, true);
-    this.#putBack();
-    await this.#leases?.told();
+    this.#holdings.settle(deliveryTag, allUpTo, requeue);
   }
 
   #mustBeOpen(): void {
@@ -451,12 +373,12 @@ export class RedisChannel extends EventEmitter {
     this.#mustBeOpen();
     // What was published and requeued before comes before.
     this.#redis.publisher.flush();
-    this.#putBack();
+    const requeued = this.#holdings.requeued();
+    if (requeued !== undefined) {
+      await requeued;
+      this.#mustBeOpen();
+    }
     try {
-      if (this.#requeued) {
-        this.#requeued = false;
-        await this.#leases?.told();
-      }
       return await work();
     } catch (error) {
       if (error instanceof Error && typeof (error as { code?: unknown }).code === 'number') throw error;

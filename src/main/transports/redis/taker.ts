@@ -91,8 +91,10 @@ export class Taker {
    * the server cannot block.
    */
   readonly #waiters = new Map<string, { readonly queue: number; readonly waiter: Waiter }>();
-  /** By list, while they are not answered. */
-  readonly #armed = new Map<string, Armed>();
+  /** While it is not answered. */
+  #armed: Armed | undefined;
+  /** The list from which waiters take: none comes before it at any time, so that the order of the lists stays what it is. */
+  readonly #foremost: string | undefined;
   #orphans: Orphan[];
   #nextTag: number;
   /** Of the take that is under way, or whose answer did not come: its tags. */
@@ -132,6 +134,10 @@ export class Taker {
         }),
       );
     this.#orders = rotate ? queues.map((_, first) => inTurn(first)) : [inTurn(0)];
+    const [first] = this.#orders[0]!;
+    this.#foremost = this.#orders.every(([other]) => other === first || other?.key === first?.key)
+      ? first?.key
+      : undefined;
     const step = keys.steps.indexOf(keys.stepOf(0));
     for (const [queue, lists] of names.entries()) this.#waitOn({ queue, step, key: lists[step]! });
   }
@@ -158,18 +164,14 @@ export class Taker {
     const { tagPrefix, noAck } = this.#options;
     if (noAck) return [];
     const { first = 0, most = 0 } = this.#asked ?? {};
-    const tags = [...Array.from({ length: most }, (_, i) => first + i), ...this.#armedTags];
+    const tags = Array.from({ length: most }, (_, i) => first + i);
+    if (this.#armed !== undefined) tags.push(this.#armed.tag);
     return tags.map((tag) => `${tagPrefix}${tag}`);
   }
 
   /** Those of them that the server may still record for a while, if it has not noticed that nobody waits. */
   get orphans(): Orphan[] {
-    const until = performance.now() + GIVE_UP;
-    return [...this.#orphans, ...this.#armedTags.map((tag) => ({ tag: `${this.#options.tagPrefix}${tag}`, until }))];
-  }
-
-  get #armedTags(): number[] {
-    return [...this.#armed.values()].map(({ tag }) => tag);
+    return this.#armed === undefined ? this.#orphans : [...this.#orphans, this.#orphanOf(this.#armed)];
   }
 
   /** There is more room than before. */
@@ -196,11 +198,9 @@ export class Taker {
     return queues.some((_, queue) => this.#room(queue) >= 64);
   }
 
-  /** Without what is kept for the waiters' takes. */
+  /** Without what is kept for a waiter's take. */
   #room(queue: number): number {
-    let kept = 0;
-    for (const { list } of this.#armed.values()) if (list.queue === queue) kept++;
-    return Math.max(0, this.#events.room(queue) - kept);
+    return Math.max(0, this.#events.room(queue) - (this.#armed?.list.queue === queue ? 1 : 0));
   }
 
   #onFound(): void {
@@ -242,7 +242,8 @@ export class Taker {
   /** Never rejects. */
   async #ask(room: readonly number[], bytes: number): Promise<void> {
     const order = this.#orders[this.#turn++ % this.#orders.length]!;
-    const lists = this.#armed.size === 0 ? order : order.filter(({ key }) => !this.#armed.has(key));
+    const armed = this.#armed?.list.key;
+    const lists = armed === undefined ? order : order.filter(({ key }) => key !== armed);
     const first = this.#nextTag;
     const most = Math.min(
       MOST_MESSAGES,
@@ -321,24 +322,28 @@ export class Taker {
   #takeOne(client: Client, list: List): Promise<boolean> | undefined {
     const { reclaim } = this.#events;
     const bytes = this.#events.bytes();
-    if (this.#stopped || reclaim === undefined || bytes <= 0 || this.#room(list.queue) < 2) return undefined;
+    if (this.#stopped || reclaim === undefined || list.key !== this.#foremost) return undefined;
+    if (bytes <= 0 || this.#room(list.queue) < 2) return undefined;
     const armed = { list, tag: this.#nextTag++ };
-    this.#armed.set(list.key, armed);
+    this.#armed = armed;
     const room = this.#options.queues.map((_, queue) => (queue === list.queue ? 1 : 0));
     return this.#send(client, [list], room, 1, bytes, armed.tag).then((found) => {
       // Given up already: what it brings is put back.
-      if (this.#stopped || this.#armed.get(list.key) !== armed) return false;
-      this.#armed.delete(list.key);
+      if (this.#stopped || this.#armed !== armed) return false;
+      this.#armed = undefined;
       // Where it is refused the taker looks into it: to wait again would be to spin.
       return this.#receive(found, [list], armed.tag) > 0 || this.#isRefused;
     });
   }
 
   #onLost(key: string): void {
-    const armed = this.#armed.get(key);
-    if (armed === undefined || this.#stopped) return;
-    this.#armed.delete(key);
-    this.#orphans.push({ tag: `${this.#options.tagPrefix}${armed.tag}`, until: performance.now() + GIVE_UP });
+    if (this.#armed?.list.key !== key || this.#stopped) return;
+    this.#orphans.push(this.#orphanOf(this.#armed));
+    this.#armed = undefined;
+  }
+
+  #orphanOf({ tag }: Armed): Orphan {
+    return { tag: `${this.#options.tagPrefix}${tag}`, until: performance.now() + GIVE_UP };
   }
 
   #reclaimOrphans(): void {
