@@ -323,6 +323,8 @@ export class Taker {
     const { reclaim } = this.#events;
     const bytes = this.#events.bytes();
     if (this.#stopped || reclaim === undefined || list.key !== this.#foremost) return undefined;
+    // It may be taking from this very list.
+    if (this.#taking !== undefined) return undefined;
     if (bytes <= 0 || this.#room(list.queue) < 2) return undefined;
     const armed = { list, tag: this.#nextTag++ };
     this.#armed = armed;
