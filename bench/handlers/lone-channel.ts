@@ -2,6 +2,6 @@
 export const LONE_CHANNEL = 'mozuku-bench-lone';
 
 export interface Lone {
-  /** `process.hrtime` when it was published; one clock for all processes of a machine. Nanoseconds. */
+  /** `process.hrtime` when it was published; one clock for all processes of a machine. Nanoseconds. Empty before the measurement. */
   readonly at: string;
 }

@@ -5,7 +5,8 @@ import { LONE_CHANNEL, type Lone } from './lone-channel.js';
 const taken: number[] = [];
 
 export default function handle(body: unknown): void {
-  taken.push(Number(process.hrtime.bigint() - BigInt((body as Lone).at)) / 1000);
+  const { at } = body as Lone;
+  if (at !== '') taken.push(Number(process.hrtime.bigint() - BigInt(at)) / 1000);
 }
 
 export function teardown(): void {

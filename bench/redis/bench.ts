@@ -45,6 +45,8 @@ const LONE: Record<'quick' | 'full', { readonly seconds: number; readonly count:
   quick: { seconds: 10, count: 200 },
   full: { seconds: 60, count: 1000 },
 };
+/** Messages before: what a service has done that runs for minutes, for code that V8 has compiled. */
+const BEFORE = 10_000;
 /** Between two lone messages: so long that none meets another, and none comes in step with what the consumer does by itself. */
 const BETWEEN_MS = { least: 5, most: 600 };
 
@@ -112,20 +114,23 @@ interface IdleFigures {
 /** An idle consumer in a process of its own; what it gets is published here. */
 async function measureLone(url: string, { seconds, count }: { seconds: number; count: number }): Promise<IdleFigures> {
   const script = fileURLToPath(new URL('lone.js', import.meta.url));
-  const child = spawn(process.execPath, [script, url, String(seconds), String(count)], {
+  const child = spawn(process.execPath, [script, url, String(seconds), String(count), String(BEFORE)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   child.stdin.on('error', () => undefined);
   const ended = once(child, 'exit');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  if ((await lines.next()).value !== 'idle') throw new Error('the idle consumer ended before it was idle');
+  const next = async (line: string): Promise<void> => {
+    if ((await lines.next()).value !== line) throw new Error(`the idle consumer ended before it was ${line}`);
+  };
+  await next('ready');
   const connection = new Connection(url);
   const producer = connection.Producer({ serializer: 'json', routingKey: QUEUE });
-  const publish = async (): Promise<void> => {
-    await producer.publish({ at: String(process.hrtime.bigint()) } satisfies Lone);
-  };
+  const publish = (at: string): Promise<unknown> => producer.publish({ at } satisfies Lone);
+  for (let sent = 0; sent < BEFORE; sent++) await publish('');
+  await next('idle');
   for (let sent = 0; sent < count; sent++) {
-    await publish();
+    await publish(String(process.hrtime.bigint()));
     const { least, most } = BETWEEN_MS;
     await sleep(least + ((sent * 0.618034) % 1) ** 3 * (most - least));
   }

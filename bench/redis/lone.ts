@@ -1,6 +1,7 @@
 /**
- * An idle consumer: `lone.js URL SECONDS COUNT` measures what it costs while its queue stays empty, says `idle`, and then how
- * long lone messages take from publish() in another process until their callback starts.
+ * An idle consumer of a service that has run for a while: `lone.js URL SECONDS COUNT BEFORE` says `ready`, handles so many
+ * messages, measures what it costs while its queue stays empty, says `idle`, and then how long lone messages take from publish()
+ * in another process until their callback starts.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BroadcastChannel } from 'node:worker_threads';
@@ -15,10 +16,10 @@ export interface LoneOutput {
   readonly startMicros: readonly number[];
 }
 
-/** Until then V8 gives back what starting needed, in several rounds of collection. */
-const SETTLE_MS = 20_000;
+/** Until then V8 gives back, thread by thread, what the work needed. */
+const SETTLE_MS = 40_000;
 
-const [url = '', seconds = '', count = ''] = process.argv.slice(2);
+const [url = '', seconds = '', count = '', before = ''] = process.argv.slice(2);
 process.stdin.resume().on('end', () => process.exit(1));
 const connection = new Connection(url);
 const consumer = new ShardedConsumer(connection, new Queue(QUEUE), {
@@ -26,6 +27,8 @@ const consumer = new ShardedConsumer(connection, new Queue(QUEUE), {
   workers: THREADS,
 });
 await consumer.consume();
+process.stdout.write('ready\n');
+while (consumer.stats().acked < Number(before)) await sleep(20);
 await sleep(SETTLE_MS);
 const cpu = process.cpuUsage();
 const started = performance.now();
@@ -41,7 +44,7 @@ channel.onmessage = (event) => {
   startMicros.push(...(event as unknown as { data: number[] }).data);
   threads++;
 };
-while (consumer.stats().acked < Number(count)) await sleep(20);
+while (consumer.stats().acked < Number(before) + Number(count)) await sleep(20);
 await consumer.close();
 while (threads < THREADS) await sleep(5);
 channel.close();
