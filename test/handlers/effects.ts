@@ -1,7 +1,7 @@
 /**
  * The handler of most tests: does what the message says, and writes one line to an effects log outside of the runtime when
- * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256 tag start end`, written in one call (O_APPEND);
- * the times are microseconds of the clock that all threads share.
+ * it is done. The log's path is in MOZUKU_EFFECTS; a line is `id worker attempt sha256 tag start end again`, written in one call (O_APPEND);
+ * the times are microseconds of the clock that all threads share; `again` is 1 for a message that says it may have run before.
  *
  * A body is `{ id, do?, ms?, at? }`, or text or bytes that stand for `ok`. `do`: ok (default), throw, failTwice (fails two runs), retry (asks
  * for another run after `ms`), giveUp (rejects), stray (throws
@@ -34,11 +34,10 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 function note(message: Message, context: Context, id: number | string, start: number): void {
   const hash = createHash('sha256').update(message.body).digest('hex');
-  const { deliveryTag } = message.deliveryInfo;
-  writeSync(
-    log,
-    `${id} ${context.worker} ${context.attempt} ${hash} ${deliveryTag} ${Math.round(start)} ${Math.round(now())}\n`,
-  );
+  const { deliveryTag, redelivered } = message.deliveryInfo;
+  const again = redelivered || context.attempt > 1 ? 1 : 0;
+  const times = `${Math.round(start)} ${Math.round(now())}`;
+  writeSync(log, `${id} ${context.worker} ${context.attempt} ${hash} ${deliveryTag} ${times} ${again}\n`);
 }
 
 async function obey(order: Order, message: Message, context: Context): Promise<void> {
