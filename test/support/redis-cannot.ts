@@ -90,6 +90,7 @@ export const REDIS_CANNOT: Readonly<Record<string, readonly string[]>> = {
       'consuming beside an exclusive one is refused',
       'consuming exclusively beside another is refused',
       'a single active consumer cannot be exclusive',
+      'with a single active consumer the second waits until the first goes',
       'consumers of equal rank take turns',
       'the highest priority is served first, the others when it has no room',
       'a priority that is no integer is refused',
@@ -98,6 +99,7 @@ export const REDIS_CANNOT: Readonly<Record<string, readonly string[]>> = {
       'SimpleBuffer: transient, for one connection, gone when it is closed; nothing to ack',
     ],
   'queues have no limits, no time to live and no dead letter exchange there: a warning says so once': [
+    'a worker hears of a nack',
     'a rejected message goes to the dead letter exchange, with the story of its death',
     'a routing key of the queue replaces the message’s own',
     'nack of several without requeue dead-letters them in order',
@@ -164,6 +166,8 @@ export const REDIS_CANNOT: Readonly<Record<string, readonly string[]>> = {
   'an exchange that nobody declared takes what is published, and the default one takes everything': [
     'an exchange publishes bytes as they are, with the properties of Message',
     'a producer rejects with what came back',
+    'a returned message is the same error on a worker, its callback is called, and it fails its message',
+    'a publish that nobody waited for fails its message…',
     'a producer that published to no exchange opens another channel for the next message',
     'a producer declares its exchange at its first publish, not before and not again',
   ],
@@ -181,6 +185,7 @@ export const REDIS_CANNOT: Readonly<Record<string, readonly string[]>> = {
       'headers of more than 64 KiB cannot be sent',
       'names that are too long and bodies that are none are the caller’s mistake',
       'a user id must be that of the connection',
+      'what the broker refuses fails its own message, and none of those beside it',
       'CC adds keys, and stays in the headers',
       'BCC adds keys that nobody sees',
     ],
