@@ -228,6 +228,7 @@ export class ConsumeLoop {
     this.#inFlight++;
     this.#memory.slotWords[(run.index << slot.SHIFT) + slot.STARTED] = 1;
     let result: unknown;
+    let isPending: boolean;
     try {
       // Decoding is under the same suspicion as the callback: a body that takes the thread down is found the same way.
       const body = handler.decodes ? run.message.payload : undefined;
@@ -238,6 +239,8 @@ export class ConsumeLoop {
           attribution === undefined
             ? handler.call(body, run.message, run.context)
             : attribution.run(run.context, () => handler.call(body, run.message, run.context));
+        // Within: what was returned may have a `then` that throws when it is read.
+        isPending = isThenable(result);
       } catch (error) {
         this.#fail(run, error);
         return;
@@ -246,7 +249,7 @@ export class ConsumeLoop {
       this.#failDecode(run, error);
       return;
     }
-    if (isThenable(result)) this.#await(run, result);
+    if (isPending) this.#await(run, result as PromiseLike<unknown>);
     else this.#succeed(run);
   }
 

@@ -1,9 +1,14 @@
 /** Whether a failed message runs again, and when: by what was thrown, or by the option `retry`. */
 import type { RetryRules } from '../pool/worker-protocol.js';
 
-/** A class of ours, also if the handler's copy of this package is not this one. */
-function hasCode(error: unknown, code: string): boolean {
-  return typeof error === 'object' && error !== null && (error as { code?: unknown }).code === code;
+/** Of whatever was thrown: its getters may throw. */
+function read(error: unknown, key: 'code' | 'delay'): unknown {
+  if (typeof error !== 'object' || error === null) return undefined;
+  try {
+    return (error as Partial<Record<typeof key, unknown>>)[key];
+  } catch {
+    return undefined;
+  }
 }
 
 /** 23 days: what a queue's `x-expires` still has room for, twice. */
@@ -16,10 +21,12 @@ export function retryDelay(
   rules: RetryRules | undefined,
   random = Math.random(),
 ): number | undefined {
-  if (hasCode(error, 'REJECT')) return undefined;
-  const asked = hasCode(error, 'RETRY');
+  // By its code: the handler's copy of this package may be another one than this.
+  const code = read(error, 'code');
+  if (code === 'REJECT') return undefined;
+  const asked = code === 'RETRY';
   if (rules === undefined ? !asked : attempt >= rules.attempts) return undefined;
-  const delay = asked ? (error as { delay?: unknown }).delay : undefined;
+  const delay = asked ? read(error, 'delay') : undefined;
   if (typeof delay === 'number' && delay >= 0) return Math.min(MAX_DELAY, Math.round(delay));
   if (rules === undefined) return DEFAULT_DELAY;
   const base = Math.min(rules.max, rules.initial * rules.factor ** (attempt - 1));

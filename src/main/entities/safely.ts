@@ -1,8 +1,14 @@
 /** Calling what users gave where nobody waits for the outcome. */
+import { toPortableError } from '../../pool/worker-protocol.js';
 
 /** "RangeError: too far", whatever was thrown. */
 export function describeThrown(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    // It cannot be looked at, or has no text.
+    return toPortableError(error).message;
+  }
 }
 
 /** A warning of the process: for what nobody listens to. */
