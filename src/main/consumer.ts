@@ -237,7 +237,9 @@ export class Consumer extends EventEmitter<known.ConsumerEvents> {
   async recover(options?: known.RecoverOptions): Promise<void> {
     readOptions<known.RecoverOptions>('Consumer.recover', known.RECOVER_OPTIONS, options);
     this.#unsettled.giveBack();
-    this.#inbox = this.#inbox.filter(({ held, onTaken }) => held?.givenBack !== true || void onTaken());
+    const isGone = ({ held }: { readonly held: Held | undefined }): boolean => held?.givenBack === true;
+    for (const each of this.#inbox) if (isGone(each)) each.onTaken();
+    this.#inbox = this.#inbox.filter((each) => !isGone(each));
   }
 
   /** Drops what waits in its queues; resolves with the number of messages. */

@@ -11,11 +11,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, Queue } from '#src/index';
+import { EffectsFollower } from '../support/effects-follower.js';
+import { Random } from '../support/random.js';
 import { until } from '../support/rig.js';
-import { Effects } from './effects.js';
 import { Load } from './load.js';
 import { judge, type Verdict } from './oracles.js';
-import { Random } from './random.js';
 import { ChildService, LocalService, PREFETCH, type Service, type ServiceSettings } from './service.js';
 import { type Fault, openSite, type Site, type SiteName } from './sites.js';
 
@@ -52,7 +52,7 @@ class Campaign {
   readonly #random: Random;
   readonly #settings: ServiceSettings;
   readonly #effectsPath: string;
-  readonly #effects: Effects;
+  readonly #effects: EffectsFollower;
   readonly #early: string[] = [];
   readonly #overPrefetch: string[] = [];
   readonly #exits: string[] = [];
@@ -66,7 +66,7 @@ class Campaign {
     this.#options = options;
     this.#random = new Random(options.seed);
     this.#effectsPath = join(folder, 'effects');
-    this.#effects = new Effects(this.#effectsPath);
+    this.#effects = new EffectsFollower(this.#effectsPath);
     this.#settings = {
       url: site.url,
       queue: QUEUE,
@@ -83,7 +83,7 @@ class Campaign {
     this.#load = new Load(this.#site.ownUrl, QUEUE, {
       perSecond,
       random: new Random(seed + 1),
-      room: () => this.#load.confirmed.size - this.#effects.ids.size < perSecond,
+      room: () => this.#load.confirmed.size - this.#effects.counts.size < perSecond,
       options: { transportOptions: this.#site.transportOptions },
     });
     try {
@@ -121,7 +121,8 @@ class Campaign {
       const held = trace!.outstanding().filter((each) => each.connection === connection && each.channel === channel);
       if (held.length > PREFETCH) this.#overPrefetch.push(`${held.length} on connection ${connection}`);
       if (kind !== 'ack' || this.#load.poison.has(messageId)) return;
-      if (!this.#effects.ids.has(messageId) && !this.#effects.read().ids.has(messageId)) this.#early.push(messageId);
+      if (!this.#effects.counts.has(messageId) && !this.#effects.read().counts.has(messageId))
+        this.#early.push(messageId);
     });
   }
 
@@ -187,8 +188,8 @@ class Campaign {
   async #drained(): Promise<void> {
     const { confirmed, poison } = this.#load;
     const isDone = (): boolean => {
-      const { ids } = this.#effects.read();
-      return [...confirmed.keys()].every((id) => poison.has(id) || ids.has(id));
+      const { counts } = this.#effects.read();
+      return [...confirmed.keys()].every((id) => poison.has(id) || counts.has(id));
     };
     await until('all is handled', isDone, { timeoutMs: PEACE, everyMs: 100, state: () => this.#state() });
     await until(
@@ -229,7 +230,7 @@ class Campaign {
       resumed: this.#resumed,
       resumeLimit: RESUME_LIMIT,
     });
-    const twice = [...this.#effects.ids.values()].filter((count) => count > 1).length;
+    const twice = [...this.#effects.counts.values()].filter((count) => count > 1).length;
     const { isOrdered } = this.#settings;
     const counts = { messages: confirmed.size, twice, dead: dead.length };
     return { site, seed, isOrdered, ...counts, faults: this.#happened, resumed: this.#resumed, verdicts };

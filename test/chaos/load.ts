@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, type ConnectionOptions } from '#src/index';
-import type { Random } from './random.js';
+import type { Random } from '../support/random.js';
 
 export const KEYS = 40;
 

@@ -2,7 +2,7 @@
  * What must hold at the end of a campaign, computed from records outside of the runtime: what was published, what had effects,
  * what passed the wire, what the broker has left.
  */
-import type { Effect } from './effects.js';
+import type { FollowedEffect as Effect } from '../support/effects-follower.js';
 
 export interface Records {
   readonly confirmed: ReadonlySet<string>;

@@ -4,8 +4,8 @@ import { Connection, type QueueOptions } from '#src/index';
 import { AmqpTrace } from '../support/amqp-trace.js';
 import { TcpProxy } from '../support/proxy.js';
 import { findQueueStats, RabbitNode } from '../support/rabbitmq.js';
+import type { Random } from '../support/random.js';
 import { RedisServer } from '../support/redis.js';
-import type { Random } from './random.js';
 
 export const SITES = ['classic', 'quorum', 'redis', 'memory'] as const;
 export type SiteName = (typeof SITES)[number];

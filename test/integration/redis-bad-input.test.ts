@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { afterEach } from 'node:test';
 import { inspect } from 'node:util';
 import { Connection, Consumer, Queue, ShardedConsumer } from '#src/index';
+import { storedIn } from '../support/envelopes.js';
 import { RedisServer, redisServerTest, redisTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, publishAll, until } from '../support/rig.js';
 
@@ -31,19 +32,7 @@ function sharded(
   return Object.assign(consumer, { errors });
 }
 
-const good = (id: string): string =>
-  JSON.stringify({
-    body: Buffer.from(JSON.stringify({ id })).toString('base64'),
-    'content-type': 'application/json',
-    'content-encoding': 'utf-8',
-    headers: {},
-    properties: {
-      body_encoding: 'base64',
-      delivery_info: { exchange: '', routing_key: 'q' },
-      priority: 0,
-      delivery_tag: id,
-    },
-  });
+const good = (id: string): string => storedIn('q', id);
 
 const changed = (change: (envelope: Record<string, unknown>) => void): string => {
   const envelope = JSON.parse(good('bad'));

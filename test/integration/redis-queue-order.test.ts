@@ -1,24 +1,13 @@
 /** Which of several queues comes first: in turn, as they were given, or by name, as kombu's strategies of the same names. */
 import assert from 'node:assert/strict';
 import { Connection, Queue, ShardedConsumer } from '#src/index';
+import { storedIn } from '../support/envelopes.js';
 import { type RedisSpace, redisTest } from '../support/redis.js';
 import { EFFECTS_HANDLER, EffectsLog, until } from '../support/rig.js';
 
 const NAMES = ['m', 'z', 'a'];
 
-const envelope = (id: string): string =>
-  JSON.stringify({
-    body: Buffer.from(JSON.stringify({ id })).toString('base64'),
-    'content-type': 'application/json',
-    'content-encoding': 'utf-8',
-    headers: {},
-    properties: {
-      body_encoding: 'base64',
-      delivery_info: { exchange: '', routing_key: '' },
-      priority: 0,
-      delivery_tag: id,
-    },
-  });
+const envelope = (id: string): string => storedIn('', id);
 
 /** All three queues get a message in one step, so often, and each time it is seen in which order these run. */
 async function rounds({ url, command }: RedisSpace, count: number, transportOptions = {}): Promise<string[]> {

@@ -1,24 +1,13 @@
 /** Looking for what dead consumers held: how often, how many at a time, and what is put back and what is not. */
 import assert from 'node:assert/strict';
 import { Connection, Consumer, Queue } from '#src/index';
+import { storedIn } from '../support/envelopes.js';
 import { type RedisSpace, redisTest } from '../support/redis.js';
 import { until } from '../support/rig.js';
 
 const HOUR = 3_600_000;
 
-const envelope = (id: string): string =>
-  JSON.stringify({
-    body: Buffer.from(id).toString('base64'),
-    'content-type': 'text/plain',
-    'content-encoding': 'utf-8',
-    headers: {},
-    properties: {
-      body_encoding: 'base64',
-      delivery_info: { exchange: '', routing_key: 'q' },
-      priority: 0,
-      delivery_tag: id,
-    },
-  });
+const envelope = (id: string): string => storedIn('q', id, id);
 
 /** As a consumer leaves them that died in 1970. */
 async function leave({ command }: RedisSpace, ...ids: string[]): Promise<void> {

@@ -10,6 +10,7 @@ import { test } from 'node:test';
 import { Connection, compression, Queue, serialization } from '#src/index';
 import { kombuPython } from '../support/kombu.js';
 import { sharedBroker, uniqueName } from '../support/rabbitmq.js';
+import { Random } from '../support/random.js';
 import { consumerOf, EffectsLog, sha256, until } from '../support/rig.js';
 
 const TOTAL = Number(process.env.MOZUKU_SOAK_MESSAGES ?? 100_000);
@@ -47,14 +48,6 @@ with Connection(url) as connection:
 `;
 
 /** A generator of its own: the sizes must be the same at every run. */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
-
 async function publishFromPython(url: string, queue: string, count: number, sent: Map<string, string>): Promise<void> {
   const child = spawn(kombuPython!, ['-c', PUBLISHER, url, queue, String(count)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -71,7 +64,7 @@ async function publishFromPython(url: string, queue: string, count: number, sent
 async function publishFromHere(url: string, queue: string, count: number, sent: Map<string, string>): Promise<void> {
   const connection = new Connection(url);
   const producer = connection.Producer({ routingKey: queue });
-  const next = random(11);
+  const random = new Random(11);
   const large = Math.max(1, Math.floor(count / 50));
   const middle = Math.max(1, Math.floor(count / 200));
   let window: Promise<void>[] = [];
@@ -79,10 +72,10 @@ async function publishFromHere(url: string, queue: string, count: number, sent: 
     const id = `js-${i}`;
     const length =
       i % large === 1
-        ? Math.floor((1 + 3 * next()) * KiB * KiB)
+        ? Math.floor((1 + 3 * random.share()) * KiB * KiB)
         : i % middle === 0
-          ? Math.floor((64 + 448 * next()) * KiB)
-          : 50 + Math.floor(next() ** 3 * 16 * KiB);
+          ? Math.floor((64 + 448 * random.share()) * KiB)
+          : 50 + Math.floor(random.share() ** 3 * 16 * KiB);
     const value = {
       id,
       pad: sha256(id)

@@ -4,13 +4,14 @@
  * log before its ack passed; every confirmed message is handled.
  */
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, Queue } from '#src/index';
 import { AmqpTrace, type TracedDelivery } from '../support/amqp-trace.js';
+import { EffectsFollower, type FollowedEffect } from '../support/effects-follower.js';
 import { TcpProxy } from '../support/proxy.js';
 import { RabbitNode, uniqueName } from '../support/rabbitmq.js';
+import { Random } from '../support/random.js';
 import { consumerOf, EffectsLog, until } from '../support/rig.js';
 
 const TOTAL = Number(process.env.MOZUKU_SOAK_MESSAGES ?? 50_000);
@@ -20,55 +21,6 @@ const KILLS = Number(process.env.MOZUKU_SOAK_KILLS ?? 2);
 const CUTS = Number(process.env.MOZUKU_SOAK_CUTS ?? 20);
 const WORKERS = 2;
 const PREFETCH = 200;
-
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
-
-interface Effect {
-  readonly id: string;
-  /** Id and tag: a tag may be the same message's on several connections. */
-  readonly delivery: string;
-  readonly start: number;
-}
-
-/** Reads the effects log as it grows: how often each id is there, and by which deliveries. */
-class Follower {
-  readonly counts = new Map<string, number>();
-  readonly runs: Effect[] = [];
-  #file: number | undefined;
-  #rest = '';
-  readonly #chunk = Buffer.alloc(1 << 20);
-
-  constructor(readonly path: string) {}
-
-  read(): void {
-    try {
-      this.#file ??= openSync(this.path, 'r');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-      throw error;
-    }
-    for (let count = readSync(this.#file, this.#chunk); count > 0; count = readSync(this.#file, this.#chunk)) {
-      const lines = (this.#rest + this.#chunk.toString('latin1', 0, count)).split('\n');
-      this.#rest = lines.pop()!;
-      for (const line of lines) {
-        const id = line.slice(0, line.indexOf(' '));
-        this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
-        const [tag, start] = line.split(' ').slice(4);
-        this.runs.push({ delivery: `${id} ${tag}`, id, start: Number(start) });
-      }
-    }
-  }
-
-  close(): void {
-    if (this.#file !== undefined) closeSync(this.#file);
-  }
-}
 
 interface Published {
   readonly confirmed: Set<string>;
@@ -119,7 +71,7 @@ interface ConnectionLife {
 
 function connectionLives(
   deliveries: readonly TracedDelivery[],
-  runs: readonly Effect[],
+  runs: readonly FollowedEffect[],
   unsure: ReadonlySet<string>,
 ): Map<number, ConnectionLife> {
   const lives = new Map<number, ConnectionLife>();
@@ -133,8 +85,9 @@ function connectionLives(
     deliveredAs.set(key, [...(deliveredAs.get(key) ?? []), delivery]);
   }
   const lastRun = new Map<string, ConnectionLife>();
-  for (const { id, delivery, start } of runs) {
-    const { connection } = deliveredAs.get(delivery)!.findLast(({ at }) => at <= start)!;
+  for (const { id, tag, start } of runs) {
+    // A tag may be the same message's on several connections.
+    const { connection } = deliveredAs.get(`${id} ${tag}`)!.findLast(({ at }) => at <= start)!;
     const life = lives.get(connection)!;
     life.runs++;
     const before = lastRun.get(id);
@@ -166,9 +119,9 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   await using proxy = await TcpProxy.listen(node.url);
   const trace = AmqpTrace.attach(proxy);
   using effects = new EffectsLog();
-  const log = new Follower(effects.path);
+  using log = new EffectsFollower(effects.path);
   const queue = new Queue(uniqueName('soak-faults'));
-  const next = random(SEED);
+  const random = new Random(SEED);
   const early: string[] = [];
   trace.onSettle((delivery, settlement) => {
     if (settlement.kind !== 'ack') return;
@@ -212,17 +165,14 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   while (plan.length > 0) {
     const mark = share * (faults.length + 1);
     await until(`${mark} are handled`, () => handled() >= mark, { timeoutMs: 300_000, state: () => consumer.stats() });
-    const [kind] = plan.splice(Math.floor(next() * plan.length), 1);
+    const [kind] = plan.splice(random.between(0, plan.length - 1), 1);
     const connections = proxy.connections.length;
     const live = proxy.connections.filter(({ isOpen }) => isOpen).at(-1);
     log.read();
     faultSince = performance.now();
     if (kind === 'cut') {
-      const direction = next() < 0.5 ? 'toClient' : 'toServer';
-      live?.cutAfter(
-        live.forwarded[direction] + Math.floor(next() * (direction === 'toClient' ? 20_000 : 200)),
-        direction,
-      );
+      const direction = random.share() < 0.5 ? 'toClient' : 'toServer';
+      live?.cutAfter(live.forwarded[direction] + random.between(0, direction === 'toClient' ? 20_000 : 200), direction);
       await Promise.race([live?.closed, sleep(5000).then(() => live?.cut())]);
     } else if (kind === 'stop') {
       await node.stopApp();
@@ -261,9 +211,8 @@ test('nothing confirmed is lost and no ack goes astray while broker and network 
   await until('nothing is outstanding', () => consumer.stats().unsettled === 0);
   await consumer.close();
   log.read();
-  log.close();
 
-  const lives = connectionLives(trace.deliveries, log.runs, published.unsure);
+  const lives = connectionLives(trace.deliveries, log.all, published.unsure);
   const perCut = faults.map(({ kind, connection = -1 }) => {
     const { delivered, runs, repeats } = lives.get(connection) ?? { delivered: 0, runs: 0, repeats: 0 };
     // The broker sends no more than the prefetch ahead of the acks it has read: so many it has read for certain.

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, Queue, ShardedConsumer } from '#src/index';
+import { Random } from '../support/random.js';
 
 const TOTAL = Number(process.env.MOZUKU_SOAK_MESSAGES ?? 1_000_000);
 const KEYS = 500;
@@ -19,14 +20,6 @@ const MiB = 1024 * 1024;
 /** One line of the log: worker, key, sequence, as three words of 32 bits. */
 const RECORD = 12;
 
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_103_515_245) + 12_345) | 0;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
-
 test('a million messages in order over scaling and deaths', { timeout: 3_000_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'mozuku-order-'));
   const log = join(folder, 'log');
@@ -35,7 +28,7 @@ test('a million messages in order over scaling and deaths', { timeout: 3_000_000
   const queue = new Queue('order');
   await queue.declare(connection);
   const producer = connection.Producer({ routingKey: queue.name });
-  const next = random(Number(process.env.MOZUKU_SOAK_SEED ?? 1));
+  const random = new Random(Number(process.env.MOZUKU_SOAK_SEED ?? 1));
   const consumer = new ShardedConsumer(connection, queue, {
     handler: new URL('./handlers-order.js', import.meta.url),
     workers: 3,
@@ -60,7 +53,7 @@ test('a million messages in order over scaling and deaths', { timeout: 3_000_000
     while (published < TOTAL) {
       const batch: Promise<void>[] = [];
       for (let i = 0; i < 500 && published < TOTAL; i++, published++) {
-        const key = Math.floor(next() * KEYS);
+        const key = Math.floor(random.share() * KEYS);
         const kill = killers < KILLS && published > ((killers + 0.5) * TOTAL) / KILLS;
         if (kill) killers++;
         batch.push(producer.publish([key, sequences[key]!++, kill], { headers: { key } }));
@@ -75,7 +68,7 @@ test('a million messages in order over scaling and deaths', { timeout: 3_000_000
   const scaling = (async () => {
     while (!over) {
       // Not waited for: while workers die all the time there is hardly a moment with just so many.
-      consumer.scale(1 + Math.floor(next() * 6)).catch((error: Error) => refused.push(error.name));
+      consumer.scale(1 + Math.floor(random.share() * 6)).catch((error: Error) => refused.push(error.name));
       scales++;
       await sleep(1000);
     }

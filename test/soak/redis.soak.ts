@@ -5,9 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Connection, Queue, ShardedConsumer } from '#src/index';
+import { EffectsFollower } from '../support/effects-follower.js';
 import { LineChild } from '../support/line-child.js';
+import { Random } from '../support/random.js';
 import { RedisServer, type RespClient, redisServerTest, SentinelSet } from '../support/redis.js';
-import { EffectsFollower, LoadPublisher, random } from '../support/redis-load.js';
+import { LoadPublisher } from '../support/redis-load.js';
 import { EFFECTS_HANDLER, EffectsLog, until } from '../support/rig.js';
 
 const KILLS = Number(process.env.MOZUKU_SOAK_KILLS ?? 200);
@@ -52,7 +54,7 @@ redisServerTest(`${KILLS} consumers killed under load`, { timeout: 3_000_000 }, 
   await using server = await RedisServer.start();
   const client = await server.connect();
   const folder = mkdtempSync(join(tmpdir(), 'mozuku-redis-soak-'));
-  const next = random(SEED);
+  const random = new Random(SEED);
   const lives: Life[] = [];
   const alive = new Set<Life>();
   const start = async (): Promise<void> => {
@@ -70,7 +72,7 @@ redisServerTest(`${KILLS} consumers killed under load`, { timeout: 3_000_000 }, 
   const publisher = new LoadPublisher(server.url, QUEUE, PER_SECOND);
   const handled = new Set<string>();
   const readAll = (): void => {
-    for (const { effects } of lives) for (const id of effects.read().keys()) handled.add(id);
+    for (const { effects } of lives) for (const id of effects.read().counts.keys()) handled.add(id);
   };
   let looks = 0;
   /** What is published, and neither handled nor in the server. In this order, since a message only goes from left to right. */
@@ -87,17 +89,16 @@ redisServerTest(`${KILLS} consumers killed under load`, { timeout: 3_000_000 }, 
     let most = 0;
     for (let kills = 0; kills < KILLS; kills++) {
       // it is in the midst of its work: it has handled some
-      const candidates = [...alive];
-      const victim = candidates[Math.floor(next() * candidates.length)]!;
-      const share = 20 + Math.floor(next() * 100);
-      await until('it has handled some', () => victim.effects.read().size >= share, { everyMs: 1 });
+      const victim = random.pick([...alive]);
+      const share = random.between(20, 119);
+      await until('it has handled some', () => victim.effects.read().counts.size >= share, { everyMs: 1 });
       victim.child.kill('SIGKILL');
       await victim.child.ended;
       alive.delete(victim);
       const [missing, seen] = await lost();
       assert.deepEqual(missing, [], `lost after kill ${kills + 1}`);
       victim.held = new Set(
-        [...victim.effects.read().keys()].filter((id) => seen.delivered.has(id) || seen.waiting.has(id)),
+        [...victim.effects.read().counts.keys()].filter((id) => seen.delivered.has(id) || seen.waiting.has(id)),
       );
       most = Math.max(most, seen.delivered.size);
       await start();
@@ -118,7 +119,7 @@ redisServerTest(`${KILLS} consumers killed under load`, { timeout: 3_000_000 }, 
     readAll();
     const runs = new Map<string, Life[]>();
     for (const life of lives) {
-      for (const [id, count] of life.effects.read()) {
+      for (const [id, count] of life.effects.read().counts) {
         runs.set(id, [...(runs.get(id) ?? []), ...Array<Life>(count).fill(life)]);
       }
     }
@@ -190,13 +191,13 @@ async function disturbed(
   try {
     const resumed: number[] = [];
     for (let time = 0; time < times; time++) {
-      const mark = effects.read().size + PER_SECOND;
-      await until('there is load', () => effects.read().size >= mark, {
+      const mark = effects.read().counts.size + PER_SECOND;
+      await until('there is load', () => effects.read().counts.size >= mark, {
         state: () => [consumer.stats(), errors.slice(-3)],
       });
       const back = await disturb(time);
       const isNew = (id: string): boolean => (publisher.confirmed.get(id) ?? 0) > back;
-      await until('what is published since comes', () => [...effects.read().keys()].some(isNew), {
+      await until('what is published since comes', () => [...effects.read().counts.keys()].some(isNew), {
         everyMs: 5,
         state: () => [consumer.stats(), errors.slice(-3), publisher.confirmed.size],
       });
@@ -213,8 +214,8 @@ async function disturbed(
     } finally {
       client.close();
     }
-    const lost = [...publisher.confirmed.keys()].filter((id) => !effects.read().has(id)).length;
-    const twice = [...effects.read()].filter(([id, count]) => count > 1 && !publisher.unsure.has(id)).length;
+    const lost = [...publisher.confirmed.keys()].filter((id) => !effects.read().counts.has(id)).length;
+    const twice = [...effects.read().counts].filter(([id, count]) => count > 1 && !publisher.unsure.has(id)).length;
     return { resumed, confirmed: publisher.confirmed.size, lost, twice };
   } finally {
     await consumer.close();

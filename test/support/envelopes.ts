@@ -51,6 +51,18 @@ export function envelopeWith(members: Record<string, unknown>, properties: Recor
   return Buffer.from(JSON.stringify({ ...good, ...members }));
 }
 
+/** As Python puts it into the list of this queue: `body` as JSON, or a text as it is. */
+export function storedIn(queue: string, id: string, body: unknown = { id }): string {
+  const isText = typeof body === 'string';
+  const bytes = Buffer.from(isText ? body : JSON.stringify(body));
+  const members = {
+    body: bytes.toString('base64'),
+    'content-type': isText ? 'text/plain' : 'application/json',
+  };
+  const properties = { delivery_info: { exchange: '', routing_key: queue }, delivery_tag: id };
+  return envelopeWith(members, properties).toString();
+}
+
 /** Bytes in shared memory, with other bytes around. */
 export function shared(bytes: Buffer): Buffer {
   const view = Buffer.from(new SharedArrayBuffer(bytes.length + 16), 5, bytes.length);

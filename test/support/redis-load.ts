@@ -1,44 +1,6 @@
-/** What the soaks of Redis share: a publisher that never stops, and logs of effects that are followed as they grow. */
-import { closeSync, openSync, readSync } from 'node:fs';
+/** A publisher for the soaks of Redis that never stops. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection, type ConnectionOptions } from '#src/index';
-
-/** Follows one log of `test/handlers/effects.ts`: which ids are in it, and how often. */
-export class EffectsFollower implements Disposable {
-  readonly counts = new Map<string, number>();
-  readonly path: string;
-  #file: number | undefined;
-  #rest = '';
-  readonly #chunk = Buffer.alloc(1 << 18);
-
-  constructor(path: string) {
-    this.path = path;
-  }
-
-  read(): ReadonlyMap<string, number> {
-    try {
-      this.#file ??= openSync(this.path, 'r');
-    } catch (error) {
-      // no handler has run yet
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return this.counts;
-      throw error;
-    }
-    for (let count = readSync(this.#file, this.#chunk); count > 0; count = readSync(this.#file, this.#chunk)) {
-      const lines = (this.#rest + this.#chunk.toString('latin1', 0, count)).split('\n');
-      this.#rest = lines.pop()!;
-      for (const line of lines) {
-        const id = line.slice(0, line.indexOf(' '));
-        this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
-      }
-    }
-    return this.counts;
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#file !== undefined) closeSync(this.#file);
-    this.#file = undefined;
-  }
-}
 
 /** Publishes so many a second until it is stopped; what is not confirmed, again under the same id. */
 export class LoadPublisher implements AsyncDisposable {
@@ -95,13 +57,4 @@ export class LoadPublisher implements AsyncDisposable {
     }
     await Promise.all(begun);
   }
-}
-
-/** A generator of its own: a run can be repeated. */
-export function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    return (state >>> 0) / 2 ** 32;
-  };
 }

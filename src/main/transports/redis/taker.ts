@@ -41,7 +41,7 @@ export interface TakerEvents {
   delivered(): void;
   /** A queue, or the connection, cannot be read. It is tried again. */
   failed(error: KombuError): void;
-  /** Puts back what is recorded under these tags: nobody has heard of it. Must not reject. */
+  /** Puts back what is recorded under these tags: nobody has heard of it. Must not reject. Without it no wait takes by itself. */
   reclaim?(tags: readonly string[]): Promise<void>;
 }
 

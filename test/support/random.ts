@@ -1,4 +1,4 @@
-/** All that is random in a campaign comes from its seed; what the machine does with it does not. */
+/** A generator of its own: a run can be repeated by its seed. */
 
 export class Random {
   #state: number;

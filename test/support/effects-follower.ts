@@ -1,8 +1,10 @@
-/** The effects of a campaign, of all the processes that had some, read as they are written. */
+/** Follows a log of test/handlers/effects.ts, of all the processes that write it, as it grows. */
 import { closeSync, openSync, readSync } from 'node:fs';
 
-export interface Effect {
+export interface FollowedEffect {
   readonly id: string;
+  /** Of the delivery. */
+  readonly tag: string;
   /** Microseconds of the machine's monotonic clock. */
   readonly start: number;
   readonly end: number;
@@ -10,16 +12,16 @@ export interface Effect {
   readonly again: boolean;
 }
 
-export class Effects implements Disposable {
+export class EffectsFollower implements Disposable {
   /** In the order in which they were read. */
-  readonly all: Effect[] = [];
-  readonly ids = new Map<string, number>();
+  readonly all: FollowedEffect[] = [];
+  /** How often each id is there. */
+  readonly counts = new Map<string, number>();
   readonly #path: string;
   #file: number | undefined;
   #rest = '';
   readonly #chunk = Buffer.alloc(1 << 18);
 
-  /** `path`: of test/handlers/effects.ts, which appends each line in one call. */
   constructor(path: string) {
     this.#path = path;
   }
@@ -41,9 +43,9 @@ export class Effects implements Disposable {
   }
 
   #add(line: string): void {
-    const [id = '', , , , , start, end, again] = line.split(' ');
-    this.all.push({ id, start: Number(start), end: Number(end), again: again === '1' });
-    this.ids.set(id, (this.ids.get(id) ?? 0) + 1);
+    const [id = '', , , , tag = '', start, end, again] = line.split(' ');
+    this.all.push({ id, tag, start: Number(start), end: Number(end), again: again === '1' });
+    this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
   }
 
   [Symbol.dispose](): void {
